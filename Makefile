@@ -1,0 +1,39 @@
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help setup demo test lint lock jupyter clean
+
+# Tests and tools run on what .venv holds, whatever the caller's Python is.
+unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
+export PATH := $(PATH):/usr/sbin:/sbin
+
+help: ## Shows these lines
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## Installs all that is needed: Debian packages that are missing (it names them), then .venv from requirements.lock
+	@bash tools/setup.sh
+
+demo: ## Sets up, starts a practice cluster of three nodes, builds etcd and flannel on it, shows the records (needs root)
+	@bash tools/demo.sh
+
+test: setup lint ## Sets up, then runs every check and test; with CI=true nothing may be skipped
+	.venv/bin/pytest -n 2 --dist loadgroup --durations 15
+
+lint: setup ## Ruff, formatting, types, and no outputs in the notebooks
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+	.venv/bin/nbstripout --verify --keep-id --extra-keys 'metadata.papermill cell.metadata.papermill' notebooks/*.ipynb
+
+lock: setup ## Writes requirements.lock anew from pyproject.toml (UPGRADE=--upgrade takes newer versions)
+	.venv/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
+	    --no-header --extra dev $(UPGRADE) pyproject.toml -o requirements.lock
+
+jupyter: setup ## Opens JupyterLab on the notebooks
+	.venv/bin/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks/00_preflight.ipynb \
+	    $(if $(filter 0,$(shell id -u)),--allow-root)
+
+clean: ## Removes .venv and caches, never records or the state of a cluster
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
+	find . -path ./records -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
