@@ -1,0 +1,174 @@
+"""All nodes of a cluster at once: the same work on each, one outcome a node."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from runbook import errors, params, show
+from runbook.journal import Journal
+from runbook.ssh import Completed, Connection, SshConnection
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
+
+    from runbook.params import Cluster, Node
+
+T = TypeVar("T")
+#: No thread a node beyond this: paramiko has one of its own for each connection already.
+_WORKERS = 32
+
+
+@dataclass(frozen=True)
+class Outcome(Generic[T]):
+    """What came of the work on one node: a value or an error, and the time it took."""
+
+    node: Node
+    value: T | None
+    error: errors.RunbookError | None
+    took_s: float
+
+
+class Fleet:
+    """The connections to the nodes of one cluster.
+
+    Attributes:
+        cluster: The params.
+        journal: Where each step is noted.
+    """
+
+    def __init__(self, cluster: Cluster, connections: Mapping[str, Connection], journal: Journal | None = None) -> None:
+        self.cluster = cluster
+        self.journal = journal or Journal()
+        self._connections = dict(connections)
+        self._logins: dict[str, Outcome[None]] = {}
+
+    def open(self) -> list[errors.RunbookError]:
+        """Connect to every node; returns the errors of those that can't be reached or refused us."""
+
+        def login(connection: Connection) -> None:
+            if isinstance(connection, SshConnection):
+                connection.open()
+                self.journal.note(connection.node.name, "connect")
+
+        self._logins = self.each(login)
+        return [outcome.error for outcome in self._logins.values() if outcome.error]
+
+    def each(self, work: Callable[[Connection], T], nodes: Iterable[Node] | None = None) -> dict[str, Outcome[T]]:
+        """Do `work` on the nodes at once (all of them by default); one node's error never hides another's outcome.
+
+        Returns:
+            One Outcome a node, by the node's name, in the order of the nodes.
+        """
+        chosen = list(self.cluster.nodes if nodes is None else nodes)
+
+        def one(node: Node) -> Outcome[T]:
+            start = time.monotonic()
+            try:
+                return Outcome(node, work(self._connections[node.name]), None, time.monotonic() - start)
+            except errors.RunbookError as error:
+                self.journal.note(node.name, "error", "failed", error.message)
+                return Outcome(node, None, error, time.monotonic() - start)
+
+        if not chosen:
+            return {}
+        with ThreadPoolExecutor(min(_WORKERS, len(chosen)), thread_name_prefix="runbook-node") as pool:
+            return {outcome.node.name: outcome for outcome in pool.map(one, chosen)}
+
+    def run(
+        self,
+        script: str | Callable[[Node], str],
+        *,
+        what: str,
+        nodes: Iterable[Node] | None = None,
+        timeout_s: float = 60,
+    ) -> dict[str, Outcome[Completed]]:
+        """Run a script on the nodes at once; one Outcome a node, whatever its exit status."""
+
+        def work(connection: Connection) -> Completed:
+            text = script if isinstance(script, str) else script(connection.node)
+            return connection.run(text, what=what, timeout_s=timeout_s)
+
+        return self.each(work, nodes)
+
+    def first(self, nodes: Iterable[Node], script: str, *, what: str, timeout_s: float = 60) -> Completed:
+        """Run a script on the first of the nodes that can be reached.
+
+        Raises:
+            NodeError: none of them can be reached.
+        """
+        failed: list[errors.RunbookError] = []
+        for node in nodes:
+            outcome = self.run(script, what=what, nodes=[node], timeout_s=timeout_s)[node.name]
+            if outcome.value is not None:
+                return outcome.value
+            if outcome.error and not isinstance(outcome.error, errors.NodeError):
+                raise outcome.error
+            failed.append(outcome.error or errors.Unreachable("no answer", node=node.name))
+        raise errors.together(failed)
+
+    def table(self) -> show.Table:
+        """One row a node: node, host, roles, ok, took_ms (connect and login), why."""
+        rows = [
+            {
+                "node": node.name,
+                "host": node.host,
+                "roles": node.roles,
+                "ok": outcome is not None and outcome.error is None,
+                "took_ms": None if outcome is None else outcome.took_s * 1000,
+                "why": "" if outcome is None or outcome.error is None else outcome.error.message,
+            }
+            for node in self.cluster.nodes
+            for outcome in [self._logins.get(node.name)]
+        ]
+        columns = ["node", "host", "roles", "ok", "took_ms", "why"]
+        return show.table(rows, columns, f"Nodes of cluster {self.cluster.name}")
+
+    def _repr_html_(self) -> str:
+        return show.table_html(self.table()) + show.notes_html(self.cluster.warnings)
+
+    def __repr__(self) -> str:
+        return "\n".join([show.table_text(self.table()), *(f"warning: {text}" for text in self.cluster.warnings)])
+
+    def close(self) -> None:
+        """Close every connection."""
+        for connection in self._connections.values():
+            connection.close()
+
+
+def values(outcomes: Mapping[str, Outcome[T]]) -> dict[str, T]:
+    """The values by node name, when every node has one.
+
+    Raises:
+        RunbookError: one that lists every node that failed.
+    """
+    if failed := [outcome.error for outcome in outcomes.values() if outcome.error]:
+        raise errors.together(failed)
+    return {name: outcome.value for name, outcome in outcomes.items() if outcome.value is not None}
+
+
+def connect(cluster: str | Path | Mapping[str, object] | Cluster, *, partial: bool = False) -> Fleet:
+    """Read and check the params, then connect to every node, all at once.
+
+    Args:
+        cluster: The path of a params file, its `cluster` settings themselves, or a Cluster.
+        partial: Go on with the nodes that answer (the verify phases: a node that is down is a row in their tables).
+
+    Returns:
+        The fleet; as a cell's last expression it shows a row a node.
+
+    Raises:
+        ParamsError: the params have faults; all of them are listed, and no node was touched.
+        NodeError: nodes can't be reached or refused us; all of them are listed.
+    """
+    read = params.load(cluster)
+    fleet = Fleet(read, {node.name: SshConnection(node, read.ssh) for node in read.nodes})
+    failed = fleet.open()
+    if failed and (not partial or len(failed) == len(read.nodes)):
+        show.display(fleet)
+        fleet.close()
+        raise errors.together(failed)
+    return fleet

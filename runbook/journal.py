@@ -1,0 +1,63 @@
+"""The one place where a run's steps are noted as they happen: progress, records and profiles all read it."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing that happened.
+
+    Attributes:
+        at: Seconds since the epoch, on this machine's clock.
+        node: The node's name, or "" for this side.
+        step: What was done, in words.
+        state: started, done or failed.
+        detail: Why it failed, or what came out; never a secret.
+    """
+
+    at: float
+    node: str
+    step: str
+    state: str
+    detail: str = ""
+
+
+class Journal:
+    """Keeps the steps of one kernel and tells them to those who listen.
+
+    Where the environment names a file in RUNBOOK_JOURNAL each step is also appended there, a JSON object a line:
+    what was applied stays known even if the notebook is lost.
+    """
+
+    def __init__(self, path: str | None = None) -> None:
+        self.steps: list[Step] = []
+        self._listeners: list[Callable[[Step], None]] = []
+        self._lock = threading.Lock()
+        self._path = path if path is not None else os.environ.get("RUNBOOK_JOURNAL", "")
+
+    def note(self, node: str, step: str, state: str = "done", detail: str = "") -> None:
+        """Note a step; safe to call from any thread."""
+        noted = Step(time.time(), node, step, state, detail)
+        with self._lock:
+            self.steps.append(noted)
+            if self._path:
+                with Path(self._path).open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(asdict(noted)) + "\n")
+        for listener in tuple(self._listeners):
+            listener(noted)
+
+    def listen(self, listener: Callable[[Step], None]) -> Callable[[], None]:
+        """Call `listener` with each further step; returns the function that ends it."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)

@@ -1,0 +1,246 @@
+"""How tables, plans and progress look, in a notebook, in a terminal and in HTML: the one place that decides.
+
+JupyterLab strips styles, classes and SVG from the output of a notebook that papermill ran, so tables are plain HTML
+with inline styles; chips carry their own background, so they read well in light and dark themes; a symbol and a word
+stand beside each colour. Everything that comes from params or a node is escaped here.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table as RichTable
+
+from runbook.ssh import clean
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Iterable, Mapping
+
+#: word -> (symbol, text colour, background): contrast at least 4.5:1 each.
+CHIPS = {
+    "create": ("+", "#116329", "#dafbe1"),
+    "start": ("+", "#116329", "#dafbe1"),
+    "change": ("~", "#6b4e00", "#fff8c5"),
+    "renew": ("~", "#6b4e00", "#fff8c5"),
+    "restart": ("↻", "#0a3069", "#ddf4ff"),
+    "reload": ("↻", "#0a3069", "#ddf4ff"),
+    "enable": ("~", "#6b4e00", "#fff8c5"),
+    "none": ("=", "#424a53", "#eaeef2"),
+    "done": ("✓", "#116329", "#dafbe1"),
+    "ok": ("✓", "#116329", "#dafbe1"),
+    "warning": ("!", "#6b4e00", "#fff8c5"),
+    "failed": ("✗", "#a40e26", "#ffebe9"),
+    "not done": ("✗", "#a40e26", "#ffebe9"),
+}
+_RICH = {"#116329": "green", "#6b4e00": "yellow", "#0a3069": "cyan", "#424a53": "dim", "#a40e26": "red"}
+_CELL = "padding:2px 8px;vertical-align:top;text-align:"
+_LONG = 48
+#: What a notebook keeps of a table and of a plan for programs.
+TABLE_MIME = "application/vnd.runbook.table+json"
+PLAN_MIME = "application/vnd.runbook.plan+json"
+
+
+class Table(pd.DataFrame):
+    """A DataFrame that shows itself our way; filtering and slicing it gives a Table again."""
+
+    _metadata = ["caption"]  # noqa: RUF012 - pandas' own protocol
+    caption: str = ""
+
+    @property
+    def _constructor(self) -> Callable[..., Table]:
+        return Table
+
+    def _repr_html_(self) -> str:
+        return table_html(self)
+
+    def _repr_mimebundle_(self, **_options: object) -> dict[str, Any]:
+        # The data itself goes into the record too: a summary reads numbers, not HTML.
+        data = json.loads(self.to_json(orient="split", index=False, default_handler=str))
+        shown = {"text/html": table_html(self), "text/plain": table_text(self)}
+        return {TABLE_MIME: {"caption": self.caption, **data}, **shown}
+
+    def __repr__(self) -> str:
+        return table_text(self)
+
+
+def rows(data: pd.DataFrame) -> list[dict[str, Any]]:
+    """A table's rows as mappings by column name."""
+    return [{str(name): value for name, value in row.items()} for row in data.to_dict("records")]
+
+
+def table(rows: Iterable[Mapping[str, Any]], columns: Iterable[str], caption: str = "") -> Table:
+    """Make a Table of rows with these columns, in this order; failing rows (`ok` is false) come first.
+
+    Args:
+        rows: One mapping a row; a missing key is an empty cell.
+        columns: Column names; units are part of a name (`took_ms`).
+        caption: What the table shows, in a few words.
+    """
+    made = Table(list(rows), columns=pd.Index(list(columns)))
+    if "ok" in made.columns and len(made):
+        made = made.sort_values("ok", kind="stable", ignore_index=True)
+    made.caption = caption
+    return made
+
+
+def _text(value: object) -> str:
+    if value is None or (isinstance(value, float) and pd.isna(value)):
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:,.2f}" if abs(value) < 100 else f"{value:,.0f}"  # noqa: PLR2004 - three digits are enough
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_text, value))
+    return clean(str(value))
+
+
+def _word(column: Hashable, value: object) -> str:
+    """The chip's word of a cell, or '' where the cell is plain text."""
+    if column == "ok":
+        return "ok" if value is True or str(value) == "True" else "failed"
+    return str(value) if column in ("action", "result", "state") and str(value) in CHIPS else ""
+
+
+def chip(word: str) -> str:
+    """A word with its symbol on its colour, as HTML."""
+    symbol, colour, background = CHIPS[word]
+    style = f"color:{colour};background-color:{background};padding:0 6px;border-radius:6px;white-space:nowrap"
+    return f'<span style="{style}">{symbol} {html.escape(word)}</span>'
+
+
+def _cell(column: Hashable, value: object) -> str:
+    if word := _word(column, value):
+        return f'<td style="{_CELL}left">{chip(word)}</td>'
+    text = _text(value)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    align = _CELL + ("right" if number else "left")
+    if "\n" not in text and len(text) > _LONG and " " not in text:
+        short = f"{text[:20]}…{text[-20:]}"
+        return f'<td style="{align}" title="{html.escape(text)}"><code>{html.escape(short)}</code></td>'
+    return f'<td style="{align};white-space:pre-wrap">{html.escape(text)}</td>'
+
+
+def table_html(data: pd.DataFrame) -> str:
+    """A table as HTML with inline styles, a caption and header scopes."""
+    caption = html.escape(getattr(data, "caption", "") or "")
+    head = "".join(f'<th scope="col" style="{_CELL}left">{html.escape(str(name))}</th>' for name in data.columns)
+    body = "".join(
+        "<tr>" + "".join(_cell(name, value) for name, value in zip(data.columns, row, strict=True)) + "</tr>"
+        for row in data.itertuples(index=False, name=None)
+    )
+    title = f'<caption style="text-align:left;font-weight:bold;padding:4px 8px">{caption}</caption>'
+    return f'<table style="border-collapse:collapse">{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+
+
+def terminal_table(data: pd.DataFrame) -> RichTable:
+    """A table for a terminal."""
+    caption = escape(getattr(data, "caption", "") or "")
+    made = RichTable(title=caption, title_justify="left", title_style="bold")
+    for name in data.columns:
+        made.add_column(
+            escape(str(name)), justify="right" if data[name].dtype.kind in "if" else "left", overflow="fold"
+        )
+    for row in data.itertuples(index=False, name=None):
+        cells = []
+        for name, value in zip(data.columns, row, strict=True):
+            if word := _word(name, value):
+                symbol, colour, _ = CHIPS[word]
+                cells.append(f"[{_RICH[colour]}]{symbol} {word}[/]")
+            else:
+                cells.append(escape(_text(value)))
+        made.add_row(*cells)
+    return made
+
+
+def table_text(data: pd.DataFrame, width: int = 160) -> str:
+    """A table as plain text: what a notebook keeps for viewers without HTML."""
+    buffer = io.StringIO()
+    Console(file=buffer, width=width, color_system=None, legacy_windows=False, force_jupyter=False).print(
+        terminal_table(data)
+    )
+    return buffer.getvalue().rstrip()
+
+
+def diff_html(diff: str) -> str:
+    """A unified diff as HTML: lines added and removed carry a sign and a colour."""
+    colours = {"+": CHIPS["create"], "-": CHIPS["failed"], "@": CHIPS["restart"]}
+    lines = []
+    for line in diff.splitlines():
+        _, colour, background = colours.get(line[:1], ("", "inherit", "transparent"))
+        lines.append(f'<span style="color:{colour};background-color:{background}">{html.escape(clean(line))}</span>')
+    return '<pre style="margin:4px 0 8px 16px;line-height:1.3">' + "\n".join(lines) + "</pre>"
+
+
+def display(shown: object) -> None:
+    """Show something where there is a notebook to show it in; elsewhere the caller has the value."""
+    from IPython.core.getipython import get_ipython  # noqa: PLC0415 - the command line need not load IPython
+
+    if get_ipython() is not None:
+        from IPython.display import display as ipython_display  # noqa: PLC0415
+
+        ipython_display(shown)  # type: ignore[no-untyped-call]  # IPython has no types here
+
+
+def notes_html(notes: Iterable[str], word: str = "warning") -> str:
+    """Notes beside a table, a chip and a line each."""
+    return "".join(f"<p>{chip(word)} {html.escape(clean(note))}</p>" for note in notes)
+
+
+class Progress:
+    """One display of a running apply, a line a node, updated in place; its last state is one line in the record."""
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._lines: dict[str, str] = {}
+        self._shown = ""
+        self._failed = False
+        self._handle: Any = None
+        self._start = time.monotonic()
+
+    def note(self, node: str, step: str, state: str, detail: str) -> None:
+        """Take a step; safe from any thread, shown at the next update."""
+        self._failed |= state == "failed"
+        self._lines[node] = f"{node or '(here)'}: {step} {state} {detail}".rstrip()
+
+    def update(self) -> None:
+        """Show the lines where they have changed; only the cell's own thread calls this."""
+        self._set("\n".join(self._lines[name] for name in sorted(self._lines)))
+
+    def close(self) -> None:
+        """Leave one line."""
+        took = f"{time.monotonic() - self._start:.1f} s"
+        self._set(f"{self._title}: {'failed after' if self._failed else 'applied in'} {took}")
+
+    def _set(self, text: str) -> None:
+        from IPython.core.getipython import get_ipython  # noqa: PLC0415 - the command line need not load IPython
+
+        if text == self._shown or not text or get_ipython() is None:
+            return
+        from IPython.display import display as ipython_display  # noqa: PLC0415
+
+        self._shown = text
+        bundle = {"text/html": f"<pre>{html.escape(clean(text))}</pre>", "text/plain": clean(text)}
+        if self._handle is None:
+            self._handle = ipython_display(bundle, raw=True, display_id=True)  # type: ignore[no-untyped-call]
+        else:
+            self._handle.update(bundle, raw=True)
+
+
+def json_rows(data: pd.DataFrame) -> list[dict[str, Any]]:
+    """A table's rows as JSON values: no NaN, no numpy types."""
+    made: list[dict[str, Any]] = json.loads(data.to_json(orient="records", default_handler=str))
+    return made
+
+
+def short(data: Table) -> Table:
+    """The table without the columns that are empty in every row: what fits a terminal."""
+    empty = [name for name in data.columns if all(_text(value) == "" for value in data[name])]
+    return data.drop(columns=empty)

@@ -1,0 +1,254 @@
+"""One node over SSH: run a script there, feed it a stream, with a deadline and its output drained.
+
+A script is sent on standard input and never on the command line: no quoting by a login shell, no length limit, and
+nothing of it in the node's process list.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import select
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import paramiko
+
+from runbook import dial, errors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from runbook.params import Node, Ssh
+
+#: sudo's and sshd's own PATH may lack /usr/sbin, where `ip` is on some distributions.
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+#: Printed before a script's own output: whatever a noisy shell start-up file prints comes before it and is dropped.
+_MARK = b"\x1e@runbook\n"
+_CHUNK = 32 * 1024
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def clean(text: bytes | str) -> str:
+    """Text of a node without control and escape characters: it can't colour, move or forge anything."""
+    return _CONTROL.sub("", text.decode("utf-8", "replace") if isinstance(text, bytes) else text)
+
+
+def printable(text: bytes | str, limit: int = 2000) -> str:
+    """Text of a node, fit for a message: its end, cleaned."""
+    return clean(text).strip()[-limit:]
+
+
+@dataclass(frozen=True)
+class Completed:
+    """What a script left: its exit status, and stdout and stderr apart."""
+
+    node: str
+    what: str
+    status: int
+    stdout: bytes
+    stderr: bytes
+
+    @property
+    def text(self) -> str:
+        """Stdout as text."""
+        return self.stdout.decode("utf-8", "replace")
+
+    def check(self, remedy: str = "") -> Completed:
+        """Return itself, or raise CommandFailed with the end of stderr when the status is not 0."""
+        if self.status:
+            said = printable(self.stderr) or "it printed nothing on stderr"
+            raise errors.CommandFailed(
+                f"ended with status {self.status}: {said}", node=self.node, subject=self.what, remedy=remedy
+            )
+        return self
+
+
+class Connection(Protocol):
+    """What the library needs of a node's connection; tests put a local shell in its place."""
+
+    node: Node
+
+    def run(self, script: str, *, what: str, feed: Iterable[bytes] = (), timeout_s: float = 60) -> Completed:
+        """Run a sh script as root and wait for it; `feed` is its standard input."""
+
+    def close(self) -> None:
+        """Close the connection."""
+
+
+class SshConnection:
+    """A logged-in connection to one node; made again by itself when it was lost between two scripts."""
+
+    def __init__(self, node: Node, ssh: Ssh) -> None:
+        self.node = node
+        self._target = dial.target(node, ssh)
+        self._sudo = ssh.sudo
+        self._sudo_password = os.environ.get("RUNBOOK_SUDO_PASSWORD", "")
+        self._client: paramiko.SSHClient | None = None
+        self._lock = threading.Lock()
+
+    def open(self) -> None:
+        """Connect and log in where that is not done yet; with sudo, see that it works.
+
+        Raises:
+            NodeError: the node can't be reached, or refused us.
+        """
+        with self._lock:
+            transport = self._client.get_transport() if self._client else None
+            if transport and transport.is_active():
+                return
+            self.close()
+            self._client = dial.dial(self._target)
+        if self._sudo:
+            self._check_sudo()
+
+    def close(self) -> None:
+        """Close the connection; a second call does nothing."""
+        if self._client:
+            self._client.close()
+            self._client = None
+
+    def run(self, script: str, *, what: str, feed: Iterable[bytes] = (), timeout_s: float = 60) -> Completed:
+        """Run a sh script on the node and wait for its end.
+
+        Args:
+            script: POSIX sh; runs with LC_ALL=C and a full PATH, as root where params say `sudo`.
+            what: What it does, in words, for errors.
+            feed: Its standard input, sent in small chunks while its output is drained.
+            timeout_s: Deadline in seconds; the node itself ends the script too (timeout(1)), so that nothing runs on
+                there after a lost connection.
+
+        Raises:
+            CommandFailed: the deadline has passed.
+            ConnectionLost: the connection broke in the middle.
+            NodeError: the node can't be reached or refused us.
+        """
+        self.open()
+        body = f"printf '{_MARK.decode('latin1').replace(chr(30), chr(92) + '036').rstrip()}\\n'\n{script}\n".encode()
+        command = f"timeout -k 5 {timeout_s + 5:.0f} sh -c 'eval \"$(head -c {len(body)})\"'"
+        command = f"env LC_ALL=C PATH={PATH} {command}"
+        prefix = b""
+        if self._sudo:
+            command = f"sudo {'-kS -p' + chr(39) * 2 if self._sudo_password else '-n'} -- {command}"
+            prefix = f"{self._sudo_password}\n".encode() if self._sudo_password else b""
+        done = self._exec(f"exec {command}", what, [prefix, body], feed, timeout_s)
+        _, mark, output = done.stdout.partition(_MARK)
+        if not mark:
+            raise errors.CommandFailed(
+                f"the node's shell did not run it (status {done.status}): {printable(done.stderr + done.stdout, 400)}",
+                node=self.node.name,
+                subject=what,
+                remedy="try `ssh USER@HOST true` by hand; a node needs sh, env, timeout and head (coreutils)",
+            )
+        return Completed(self.node.name, what, done.status, output, done.stderr)
+
+    def _check_sudo(self) -> None:
+        done = self._exec("exec sudo -n true", "sudo -n true", [], (), self._target.timeout_s)
+        if done.status == 0:
+            self._sudo_password = ""
+        elif not self._sudo_password:
+            raise errors.LoginRefused(
+                f"sudo refused {self._target.user}: {printable(done.stderr, 300)}",
+                node=self.node.name,
+                remedy="allow it (sudoers: `USER ALL=(ALL) NOPASSWD: ALL`), or set RUNBOOK_SUDO_PASSWORD",
+            )
+
+    def _exec(self, command: str, what: str, head: list[bytes], feed: Iterable[bytes], timeout_s: float) -> Completed:
+        deadline = time.monotonic() + timeout_s
+        try:
+            transport = self._client.get_transport() if self._client else None
+            if transport is None:
+                raise paramiko.SSHException("not connected")  # noqa: TRY301 - mapped like the others below
+            channel = transport.open_session(timeout=self._target.timeout_s)
+            channel.exec_command(command)
+            feeder = _Feeder(channel, head, feed, deadline)
+            feeder.start()
+            out, err = _drain(channel, deadline)
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            raise self._lost(what, str(error)) from error
+        if feeder.error:
+            channel.close()
+            raise feeder.error
+        if channel.exit_status_ready():
+            status = channel.recv_exit_status()
+            channel.close()
+            if status >= 0:
+                return Completed(self.node.name, what, status, out, err)
+        channel.close()
+        if time.monotonic() >= deadline:
+            raise errors.CommandFailed(
+                f"did not end within {timeout_s:g} s; it said: {printable(err or b'nothing')}",
+                node=self.node.name,
+                subject=what,
+                remedy="see what holds it up on the node (`systemctl list-jobs`, `journalctl -e`), then run again",
+            )
+        raise self._lost(what, "the connection was closed")
+
+    def _lost(self, what: str, why: str) -> errors.ConnectionLost:
+        return errors.ConnectionLost(
+            f"the connection broke in the middle: {why}",
+            node=self.node.name,
+            subject=what,
+            remedy="see that the node is up, then run again: what is done already is not done twice",
+        )
+
+
+class _Feeder(threading.Thread):
+    """Sends standard input in chunks while the caller drains the output: neither waits for the other."""
+
+    def __init__(self, channel: paramiko.Channel, head: list[bytes], feed: Iterable[bytes], deadline: float) -> None:
+        super().__init__(daemon=True, name="runbook-feed")
+        self.error: Exception | None = None
+        self._channel, self._head, self._feed, self._deadline = channel, head, feed, deadline
+
+    def run(self) -> None:
+        # The node may stop reading early (it failed): its exit status tells why, not our broken pipe.
+        with contextlib.suppress(OSError, EOFError):
+            self._channel.settimeout(max(0.1, self._deadline - time.monotonic()))
+            for block in self._head:
+                self._send(block)
+            self._send_feed()
+            self._channel.shutdown_write()
+
+    def _send_feed(self) -> None:
+        blocks = iter(self._feed)
+        while True:
+            try:
+                block = next(blocks, None)
+            except Exception as error:  # noqa: BLE001 - whatever making the stream raised belongs to the caller
+                self.error = error
+                self._channel.close()
+                return
+            if block is None:
+                return
+            self._send(block)
+
+    def _send(self, block: bytes) -> None:
+        # Channel.sendall copies the rest at every send: 64 MiB would take 41 s. Views of small chunks don't.
+        view = memoryview(block)
+        for start in range(0, len(view), _CHUNK):
+            self._channel.sendall(bytes(view[start : start + _CHUNK]))
+
+
+def _drain(channel: paramiko.Channel, deadline: float) -> tuple[bytes, bytes]:
+    """Read stdout and stderr until the command ended, the connection broke or the deadline passed."""
+    out, err = bytearray(), bytearray()
+    poll = select.poll()
+    poll.register(channel.fileno(), select.POLLIN)
+    while (left := deadline - time.monotonic()) > 0:
+        while channel.recv_ready():
+            out += channel.recv(1 << 20)
+        while channel.recv_stderr_ready():
+            err += channel.recv_stderr(1 << 20)
+        if channel.eof_received or channel.closed:
+            if channel.recv_ready() or channel.recv_stderr_ready():
+                continue
+            channel.status_event.wait(min(left, dial.DEAD_AFTER_S))
+            if not (channel.recv_ready() or channel.recv_stderr_ready()):
+                break
+        else:
+            poll.poll(min(left, 1) * 1000)
+    return bytes(out), bytes(err)
