@@ -1,0 +1,107 @@
+"""Phase 01: the release binaries, fetched on this side, streamed packed to all nodes at once."""
+
+from __future__ import annotations
+
+from shlex import quote
+from typing import TYPE_CHECKING, Literal
+
+from runbook import artifacts, plan, show
+from runbook.fleet import values
+from runbook.resources import Directory, File, Resource
+from runbook.ssh import printable
+
+if TYPE_CHECKING:
+    from runbook.artifacts import Binary
+    from runbook.fleet import Fleet
+    from runbook.params import Cluster, Node
+
+__all__ = ["install", "versions"]
+
+
+def _wanted(cluster: Cluster, node: Node) -> list[tuple[Literal["etcd", "flannel"], str]]:
+    wanted: list[tuple[Literal["etcd", "flannel"], str]] = []
+    if "etcd" in node.roles:
+        wanted.append(("etcd", cluster.etcd.version))
+    if "flannel" in node.roles:
+        wanted.append(("flannel", cluster.flannel.version))
+    return wanted
+
+
+def _fetched(fleet: Fleet) -> dict[str, list[Binary]]:
+    """The binaries of each node, by node name; fetched once for each product and architecture."""
+    cluster = fleet.cluster
+    machines = values(fleet.run("uname -m", what="uname -m"))
+    fetched: dict[tuple[str, str, str], tuple[Binary, ...]] = {}
+    result: dict[str, list[Binary]] = {}
+    for node in cluster.nodes:
+        arch = artifacts.arch(machines[node.name].check().text)
+        for product, version in _wanted(cluster, node):
+            key = (product, version, arch)
+            if key not in fetched:
+                fetched[key] = artifacts.fetch(
+                    product, version, arch, cache=cluster.artifacts.cache, mirrors=cluster.artifacts.mirrors,
+                    offline=cluster.artifacts.offline, report=lambda text: fleet.journal.note("", text),
+                )  # fmt: skip
+            result.setdefault(node.name, []).extend(fetched[key])
+    return result
+
+
+def install(fleet: Fleet) -> plan.Plan:
+    """Plan phase 01: each node's binaries in `bin_dir`, mode 0755; what has the same bytes already stays.
+
+    The binaries come from the cache, the mirrors, the release site or a Go build on this side, in this order; each
+    checksum is compared first, and the plan notes with what.
+    """
+    binaries = _fetched(fleet)
+    folder = fleet.cluster.bin_dir
+    resources: dict[str, list[Resource]] = {
+        name: [Directory(folder), *(File(f"{folder}/{one.name}", one, 0o755) for one in files)]
+        for name, files in binaries.items()
+    }
+    origins = {
+        f"{one.product} {one.version} {one.arch}: from {one.source}, checked against {one.compared_with}"
+        for files in binaries.values()
+        for one in files
+    }
+    return plan.of_resources("binaries", fleet, resources, notes=sorted(origins))
+
+
+def versions(fleet: Fleet) -> show.Table:
+    """What is in `bin_dir`, as the binaries themselves tell it.
+
+    Returns:
+        One row a node and file: node, path, ok, version (told by the binary), sha256, bytes, why, remedy.
+    """
+    rows = []
+    binaries = _fetched(fleet)
+    folder = fleet.cluster.bin_dir
+
+    def script(node: Node) -> str:
+        lines = []
+        for one in binaries[node.name]:
+            path = quote(f"{folder}/{one.name}")
+            ask = {"etcd": "--version", "etcdctl": "version", "etcdutl": "version", "flanneld": "--version"}
+            told = f"timeout 10 {path} {ask[one.name]} 2>&1 | head -n 1" if one.name in ask else "echo script"
+            lines.append(f'echo "$(sha256sum <{path} | cut -c1-64)|$(stat -c %s {path})|$({told})"')
+        return "\n".join(lines)
+
+    for outcome in fleet.run(script, what="versions of the binaries").values():
+        text = printable(outcome.value.text, 20_000).splitlines() if outcome.value else []
+        for one, line in zip(binaries[outcome.node.name], [*text, *[""] * 9], strict=False):
+            sha256, size, told = [*line.split("|", 2), "", "", ""][:3]
+            why = "" if sha256 == one.sha256 else f"sha256 {sha256[:12] or 'none'}, expected {one.sha256[:12]}"
+            why = outcome.error.message if outcome.error else why
+            rows.append(
+                {
+                    "node": outcome.node.name,
+                    "path": f"{folder}/{one.name}",
+                    "ok": not why,
+                    "version": told,
+                    "sha256": sha256,
+                    "bytes": int(size) if size.isdigit() else None,
+                    "why": why,
+                    "remedy": "run phase 01 again" if why else "",
+                }
+            )
+    columns = ["node", "path", "ok", "version", "sha256", "bytes", "why", "remedy"]
+    return show.table(rows, columns, f"Binaries in {folder}")

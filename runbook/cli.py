@@ -1,0 +1,209 @@
+"""`runbook`: the phases from a terminal.
+
+Exit status: 0 done; 1 a check or a change failed; 2 bad params or usage; 3 approval needed; 4 a node can't be reached
+or refused us.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table as RichTable
+
+from runbook import errors, params, show
+from runbook.sandbox.cli import app as sandbox_app
+from runbook.ssh import clean
+
+if TYPE_CHECKING:
+    from runbook.fleet import Fleet
+    from runbook.phases import Phase
+    from runbook.pipeline import PhaseRun
+
+app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
+app.add_typer(sandbox_app, name="sandbox")
+# Piped into a file a table still needs room: rich would take 80 columns.
+_out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
+_Params = Annotated[Path, typer.Argument(metavar="PARAMS", help="A params file, such as params/sandbox.yaml.")]
+_Phases = Annotated[str, typer.Option("--phases", help="Only these, as in 03-05,11.")]
+_Json = Annotated[bool, typer.Option("--json", help="For scripts: JSON on standard output.")]
+
+
+@app.command()
+def run(
+    path: _Params,
+    *,
+    approve: Annotated[bool, typer.Option("--approve", help="Apply every plan without asking.")] = False,
+    only: _Phases = "",
+    records: Annotated[Path, typer.Option(help="Where the records go.")] = Path("records"),
+) -> None:
+    """Execute the notebooks in order by papermill; each is saved, also when it fails."""
+    from runbook import phases, pipeline, record  # noqa: PLC0415 - `--help` need not import pandas
+
+    cluster = params.load(path)
+    chosen = phases.select(only)
+    _warn(cluster)
+    folder = record.new_folder(records, cluster)
+    with _out.status("") as status:
+        runs = pipeline.run(
+            path, chosen, folder, approve=approve or params.load_approve(path), report=_progress_line,
+            started=lambda phase: status.update(f"{phase.number:02d} {phase.title}"),
+        )  # fmt: skip
+    _closing(runs, chosen, folder)
+    if runs and not runs[-1].ok:
+        raise typer.Exit(runs[-1].exit_status)
+
+
+def _progress_line(done: PhaseRun) -> None:
+    changes = done.executed.changes
+    if done.exit_status == errors.ApprovalRequired.exit_status:
+        outcome = "[yellow]! approval needed[/]"
+    elif not done.ok:
+        outcome = "[red]✗ failed[/]"
+    elif changes is None:
+        outcome = "[green]✓ looked[/]"
+    else:
+        outcome = f"[green]✓ {changes} changed[/]" if changes else "[green]✓ nothing to change[/]"
+    _out.print(f"{done.phase.number:02d} {done.phase.title:<21} {outcome:<36} {done.took_s:5.1f} s")
+
+
+def _closing(runs: list[PhaseRun], chosen: tuple[Phase, ...], folder: Path) -> None:
+    """Print endpoints, leases and mesh as the notebooks found them, the totals, and what failed."""
+    wanted = {5: ("etcd endpoints",), 10: ("Leases under",), 11: ("overlay: rtt_ms",)}
+    for done in runs:
+        for table in done.executed.tables:
+            if done.ok and table.caption.startswith(wanted.get(done.phase.number, ("-",))):
+                hidden = [name for name in ("why", "remedy", "raft_index") if name in table.columns]
+                _out.print(show.terminal_table(table.drop(columns=hidden)))
+    changed = sum(done.executed.changes or 0 for done in runs)
+    took = sum(done.took_s for done in runs)
+    last = runs[-1]
+    if last.ok:
+        what = f"{changed} changes made" if changed else "nothing was to change"
+        _out.print(f"[green]✓[/] {len(runs)} phases, {what}, {took:.0f} s. Records: {escape(str(folder))}")
+        return
+    _out.print(f"\n{escape(last.ename)}: {escape(clean(last.evalue))}")
+    left = len(chosen) - len(runs)
+    _out.print(f"\nStopped at phase {last.phase.number:02d}, {left} not begun. Record: {escape(str(last.path))}")
+
+
+@app.command()
+def plan(path: _Params, *, only: _Phases = "", as_json: _Json = False) -> None:
+    """Show what each phase would change; nothing is changed."""
+    from runbook import phases  # noqa: PLC0415 - as above
+
+    chosen = [phase for phase in phases.select(only) if phase.plan]
+    fleet = _connect(path)
+    plans = [(phase, phase.plan(fleet)) for phase in chosen if phase.plan]
+    if as_json:
+        made = [{"phase": f"{phase.number:02d} {phase.title}", **one.as_dict()} for phase, one in plans]
+        sys.stdout.write(json.dumps({"cluster": fleet.cluster.name, "plans": made}, indent=2) + "\n")
+        return
+    for phase, one in plans:
+        _out.print(f"\n[bold]{phase.number:02d} {phase.title}[/]")
+        if one.empty:
+            _out.print(escape(one.headline))
+        else:
+            _out.print(show.terminal_table(one.table()))
+        for change in one.changes:
+            if change.diff:
+                _out.print(escape(clean(change.diff)))
+        for note in one.notes:
+            _out.print(f"note: {escape(clean(note))}")
+    changes = sum(len(one.changes) for _, one in plans)
+    _out.print(
+        f"\n{changes} changes in {len(plans)} phases; nothing was changed." if changes else "\nNothing to change."
+    )
+
+
+@app.command()
+def status(path: _Params, *, only: _Phases = "", as_json: _Json = False) -> None:
+    """Show the verify tables of the phases; nothing is changed. Exit status 1 when a row does not hold."""
+    from runbook import phases  # noqa: PLC0415 - as above
+
+    fleet = _connect(path, partial=True)
+    tables: list[tuple[Phase, show.Table]] = []
+    failed: list[errors.RunbookError] = []
+    for phase in phases.select(only):
+        try:
+            tables += [(phase, table) for table in phase.verify(fleet)]
+        except errors.RunbookError as error:
+            failed.append(error)
+            if not as_json:
+                _out.print(f"{phase.number:02d} {phase.title}: [red]✗[/] {escape(clean(str(error)))}")
+    if as_json:
+        rows = [
+            {"phase": f"{phase.number:02d} {phase.title}", "caption": table.caption, "rows": show.json_rows(table)}
+            for phase, table in tables
+        ]
+        told = {"cluster": fleet.cluster.name, "tables": rows, "errors": [clean(str(error)) for error in failed]}
+        sys.stdout.write(json.dumps(told, indent=2) + "\n")
+    else:
+        for _, table in tables:
+            _out.print(show.terminal_table(show.short(table)))
+    good = not failed and all(bool(table["ok"].all()) for _, table in tables if "ok" in table.columns)
+    raise typer.Exit(0 if good else max([1, *(error.exit_status for error in failed)]))
+
+
+@app.command("phases")
+def list_phases() -> None:
+    """List the phases."""
+    from runbook import phases  # noqa: PLC0415 - as above
+
+    listed = RichTable("phase", "notebook", "changes nodes")
+    for phase in phases.PHASES:
+        listed.add_row(f"{phase.number:02d} {phase.title}", phase.notebook, "yes" if phase.plan else "no")
+    _out.print(listed)
+
+
+@app.command()
+def trust(path: _Params, *, yes: Annotated[bool, typer.Option("--yes", help="Accept without asking.")] = False) -> None:
+    """Show the nodes' host keys that are not known yet, and add them to known_hosts when you say so."""
+    from runbook import hostkeys  # noqa: PLC0415 - as above
+
+    cluster = params.load(path)
+    keys = hostkeys.look(cluster)
+    _out.print(show.terminal_table(hostkeys.table(keys)))
+    if changed := [key for key in keys if key.state == "changed"]:
+        raise errors.HostKeyMismatch(
+            f"other keys than the known ones: {', '.join(key.node for key in changed)}",
+            remedy="if these machines were set up anew, remove the old keys with `ssh-keygen -R`, then run this again",
+        )
+    unknown = [key for key in keys if key.state == "unknown"]
+    if not unknown:
+        _out.print("every host key is known")
+    elif yes or typer.confirm(f"Accept {len(unknown)} host keys? Compare the fingerprints on the nodes' own consoles"):
+        hostkeys.accept(cluster, unknown)
+        _out.print(f"added to {escape(str(cluster.ssh.known_hosts))}")
+    else:
+        raise typer.Exit(4)
+
+
+def _connect(path: Path, *, partial: bool = False) -> Fleet:
+    from runbook.fleet import connect  # noqa: PLC0415 - as above
+
+    _warn(params.load(path))
+    return connect(path, partial=partial)
+
+
+def _warn(cluster: params.Cluster) -> None:
+    for warning in cluster.warnings:
+        Console(stderr=True, highlight=False).print(f"warning: {escape(warning)}")
+
+
+def main() -> None:
+    """Run the command line; what an operator can mend is a message, never a traceback."""
+    try:
+        app()
+    except errors.RunbookError as error:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(
+            f"[red]{type(error).__name__}[/]: {escape(clean(str(error)))}"
+        )
+        sys.exit(error.exit_status)
+    except KeyboardInterrupt:
+        sys.exit(130)

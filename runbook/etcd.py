@@ -1,0 +1,302 @@
+"""The etcd phases: certificates, units, start, verify. Each function gives a plan (it would change) or a table."""
+
+from __future__ import annotations
+
+import posixpath
+import time
+from typing import TYPE_CHECKING, Any
+
+from runbook import errors, etcdctl, node_certs, pki, plan, services, show, versions
+from runbook import units as unit_files_of
+from runbook.resources import Directory, File, Resource, User
+
+if TYPE_CHECKING:
+    from runbook.fleet import Fleet
+    from runbook.params import Cluster, Node
+
+__all__ = ["alarms", "cert_files", "certs", "endpoints", "members", "start", "states", "unit_files", "units"]
+
+UNIT = "etcd.service"
+_HEALTH_TIMEOUT_S = 60
+_ENDPOINT_COLUMNS = [
+    "endpoint", "node", "ok", "took_ms", "version", "db_bytes", "leader", "raft_term", "raft_index", "why", "remedy",
+]  # fmt: skip
+
+
+def _owner(cluster: Cluster) -> str:
+    return f"{cluster.etcd.user}:{cluster.etcd.user}"
+
+
+def certs(fleet: Fleet) -> plan.Plan:
+    """Plan phase 02: each etcd node's certificate, for server, peer and client use, in `etcd.cert_dir`.
+
+    Its SANs are the node's address, 127.0.0.1, localhost and its name. A pair is issued where it is missing, near its
+    end, not of our CA, or not what the params ask for; the CA itself is made once and kept.
+    """
+
+    def profile(node: Node) -> pki.Profile:
+        return pki.Profile(node.name, (node.host, "127.0.0.1", "localhost", node.name), server=True, client=True)
+
+    cluster = fleet.cluster
+    user = User(cluster.etcd.user)
+    return node_certs.certificates_plan(
+        "etcd certificates", fleet, cluster.etcd_nodes, cluster.etcd.cert_dir, "etcd", profile,
+        before=(user,), owner=_owner(cluster),
+    )  # fmt: skip
+
+
+def cert_files(fleet: Fleet) -> show.Table:
+    """The certificates that are on the etcd nodes: one row a node, with SANs, issuer, days left and what is wrong."""
+    return node_certs.table(fleet, fleet.cluster.etcd_nodes, fleet.cluster.etcd.cert_dir, "etcd")
+
+
+def flags(cluster: Cluster, node: Node) -> dict[str, str]:
+    """Etcd's command line for a node, in the form that this version takes (etcd's "Configuration options")."""
+    etcd, certs_at = cluster.etcd, cluster.etcd.cert_dir
+    peer, client = f"https://{node.host}:2380", f"https://{node.host}:2379"
+    wanted = {
+        "name": node.name,
+        "data-dir": etcd.data_dir,
+        "wal-dir": etcd.wal_dir,
+        "cert-file": f"{certs_at}/etcd.pem",
+        "key-file": f"{certs_at}/etcd-key.pem",
+        "trusted-ca-file": f"{certs_at}/ca.pem",
+        "peer-cert-file": f"{certs_at}/etcd.pem",
+        "peer-key-file": f"{certs_at}/etcd-key.pem",
+        "peer-trusted-ca-file": f"{certs_at}/ca.pem",
+        "peer-client-cert-auth": "true",
+        "client-cert-auth": "true",
+        "listen-peer-urls": peer,
+        "initial-advertise-peer-urls": peer,
+        # The tutorial listens on http://127.0.0.1:2379 too, open to every local user; TLS with the same certificate.
+        "listen-client-urls": f"{client},https://127.0.0.1:2379",
+        "advertise-client-urls": client,
+        "initial-cluster-token": etcd.initial_cluster_token,
+        "initial-cluster": ",".join(f"{one.name}=https://{one.host}:2380" for one in cluster.etcd_nodes),
+        "initial-cluster-state": "new",
+        "auto-compaction-mode": "periodic",
+        "auto-compaction-retention": "1",
+        "max-request-bytes": "33554432",
+        "quota-backend-bytes": "6442450944",
+        "heartbeat-interval": "250",
+        "election-timeout": "2000",
+    }
+    if versions.etcd_supports("logger", etcd.version):
+        wanted["logger"] = "zap"
+    if versions.flannel_api(cluster.flannel.version) == 2 and versions.etcd_v2_flag(etcd.version):  # noqa: PLR2004
+        wanted["enable-v2"] = "true"
+    return wanted
+
+
+def units(fleet: Fleet) -> plan.Plan:
+    """Plan phase 03: the user, the data and WAL folders (0700) and etcd.service of each etcd node."""
+    cluster = fleet.cluster
+    etcd = cluster.etcd
+    # etcd makes WAL.tmp beside the WAL folder and renames it, so the parent must be etcd's too.
+    parent = posixpath.dirname(etcd.wal_dir)
+    names = tuple(posixpath.basename(path) for path in (etcd.data_dir, etcd.wal_dir, f"{etcd.wal_dir}.tmp"))
+    writable = sorted({etcd.data_dir, parent})
+    writable = [one for one in writable if not any(one != other and one.startswith(f"{other}/") for other in writable)]
+    owner = _owner(cluster)
+    resources: dict[str, list[Resource]] = {}
+    for node in cluster.etcd_nodes:
+        text = unit_files_of.render(
+            "etcd.service.j2", version=etcd.version, name=node.name, cluster=cluster.name, user=etcd.user,
+            data_dir=etcd.data_dir, bin_dir=cluster.bin_dir, flags=flags(cluster, node), writable=writable,
+            # etcd before 3.5 stops on arm64 without this; elsewhere it is not looked at.
+            environment={"ETCD_UNSUPPORTED_ARCH": "arm64"} if versions.unsupported_arch(etcd.version) else {},
+        )  # fmt: skip
+        resources[node.name] = [
+            User(etcd.user),
+            *([Directory(parent, 0o700, owner, may_hold=names)] if parent != etcd.data_dir else []),
+            Directory(etcd.data_dir, 0o700, owner),
+            Directory(etcd.wal_dir, 0o700, owner),
+            File(f"{etcd.unit_dir}/{UNIT}", text),
+        ]
+    return plan.of_resources("etcd units", fleet, resources)
+
+
+def unit_files(fleet: Fleet) -> show.Table:
+    """What `systemd-analyze verify` and `security` say of etcd.service: one row a node."""
+    path = f"{fleet.cluster.etcd.unit_dir}/{UNIT}"
+    return unit_files_of.files(fleet, fleet.cluster.etcd_nodes, path)
+
+
+def start(fleet: Fleet) -> plan.Plan:
+    """Plan phase 04: start all members at once where they don't run; restart one at a time those that run old files."""
+    etcd = fleet.cluster.etcd
+    certs_at = etcd.cert_dir
+    service = services.Service(
+        UNIT,
+        (
+            f"{etcd.unit_dir}/{UNIT}",
+            f"{fleet.cluster.bin_dir}/etcd",
+            *(f"{certs_at}/{name}" for name in ("ca.pem", "etcd.pem", "etcd-key.pem")),
+        ),
+    )
+    return services.start_plan(
+        "etcd start", fleet, fleet.cluster.etcd_nodes, service, may_stop=_may_stop, healthy=_wait_healthy
+    )
+
+
+def states(fleet: Fleet) -> show.Table:
+    """etcd.service as systemd sees it: one row a node, with the last journal lines where it does not run."""
+    return services.states(fleet, fleet.cluster.etcd_nodes, UNIT)
+
+
+def _may_stop(fleet: Fleet, node: Node) -> None:
+    """Refuse to stop a member when the others would be no majority without it."""
+    table = endpoints(fleet)
+    others = sum(row["ok"] for row in show.rows(table) if row["node"] != node.name)
+    need = len(fleet.cluster.etcd_nodes) // 2 + 1
+    if len(fleet.cluster.etcd_nodes) > 1 and others < need:
+        raise errors.PlanRefused(
+            f"restarting it would leave {others} healthy members, a quorum needs {need}",
+            node=node.name,
+            subject=UNIT,
+            remedy="bring the other members up first (phase 05 shows them), then run again",
+        )
+
+
+def _wait_healthy(fleet: Fleet, node: Node) -> None:
+    """Wait until a member that was restarted answers reads through the quorum, and the whole cluster knows it."""
+    health = etcdctl.command(fleet.cluster, "endpoint", "health")
+    deadline = time.monotonic() + _HEALTH_TIMEOUT_S
+    while True:
+        done = fleet.run(health, what="etcdctl endpoint health", nodes=[node])[node.name]
+        if done.value is not None and done.value.status == 0:
+            fleet.journal.note(node.name, "healthy")
+            return
+        if time.monotonic() > deadline:
+            said = done.value.stderr.decode("utf-8", "replace")[-300:] if done.value else str(done.error)
+            raise errors.CommandFailed(
+                f"not every endpoint is healthy {_HEALTH_TIMEOUT_S} s after its restart: {said}",
+                node=node.name,
+                subject=UNIT,
+                remedy=f"`journalctl -u {UNIT}` on the node; the other members were left as they are",
+            )
+        time.sleep(0.2)
+
+
+def endpoints(fleet: Fleet) -> show.Table:
+    """Every member's endpoint, asked through the first node that answers.
+
+    Returns:
+        One row an endpoint: endpoint, node, ok (healthy), took_ms, version, db_bytes, leader, raft_term, raft_index,
+        why, remedy.
+    """
+    cluster = fleet.cluster
+    health = etcdctl.command(cluster, "endpoint", "health", "-w", "json")
+    status = etcdctl.command(cluster, "endpoint", "status", "-w", "json")
+    # 3.3 has no JSON for health: there the plain text is read.
+    plain = etcdctl.command(cluster, "endpoint", "health")
+    script = f"""
+work=$(mktemp -d) || exit 1
+trap 'rm -rf "$work"' EXIT
+{health if versions.health_is_json(cluster.etcd.version) else plain} >"$work/h" 2>"$work/he" &
+{status} >"$work/s" 2>"$work/se" &
+wait
+cat "$work/h"; echo @; cat "$work/s"; echo @; cat "$work/he" "$work/se"
+"""
+    text = fleet.first(cluster.etcd_nodes, script, what="etcdctl endpoint health and status").text
+    first, second, said = [*text.split("\n@\n"), "", ""][:3] if "\n@\n" in text else ("", "", text)
+    healths = {row["endpoint"]: row for row in etcdctl.as_json(first) or []}
+    statuses = {row["Endpoint"]: row["Status"] for row in etcdctl.as_json(second) or []}
+    rows = []
+    for node, endpoint in zip(cluster.etcd_nodes, etcdctl.endpoints(cluster), strict=True):
+        row = _endpoint_row(endpoint, healths.get(endpoint), statuses.get(endpoint), first + said)
+        rows.append({"endpoint": endpoint, "node": node.name, **row})
+    return show.table(rows, _ENDPOINT_COLUMNS, "etcd endpoints")
+
+
+def _endpoint_row(
+    endpoint: str, health: dict[str, Any] | None, status: dict[str, Any] | None, said: str
+) -> dict[str, object]:
+    ok = bool(health.get("health")) if health else f"{endpoint} is healthy" in said
+    row: dict[str, object] = {"ok": ok}
+    if health:
+        row["took_ms"] = _milliseconds(str(health.get("took", "")))
+    if status:
+        header = status.get("header", {})
+        row |= {
+            "version": status.get("version", ""),
+            "db_bytes": status.get("dbSize"),
+            "leader": bool(status.get("leader")) and status.get("leader") == header.get("member_id"),
+            "raft_term": status.get("raftTerm"),
+            "raft_index": status.get("raftIndex"),
+        }
+    if not ok:
+        lines = [line for line in said.splitlines() if endpoint.removeprefix("https://") in line]
+        why = (
+            (health or {}).get("error") or "; ".join((status or {}).get("errors", [])) or (lines or [said.strip()])[-1]
+        )
+        row["why"] = f"unhealthy: {why[-300:] or 'no answer'}"
+        row["remedy"] = "is etcd.service active there (phase 04), and TCP 2379 and 2380 open between the nodes?"
+    return row
+
+
+_UNITS_MS = {"ns": 1e-6, "µs": 1e-3, "us": 1e-3, "ms": 1.0, "m": 60_000.0, "s": 1000.0}
+
+
+def _milliseconds(took: str) -> float | None:
+    """A Go duration of one unit, such as 5.79ms or 1.2s, in milliseconds."""
+    for unit, factor in _UNITS_MS.items():
+        if took.endswith(unit):
+            try:
+                return float(took.removesuffix(unit)) * factor
+            except ValueError:
+                return None
+    return None
+
+
+def members(fleet: Fleet) -> show.Table:
+    """The members as the cluster knows them, held against the params.
+
+    Returns:
+        One row a member: node, member_id (hex, as etcd's log prints it), started, peer_urls, client_urls, ok, why,
+        remedy.
+    """
+    cluster = fleet.cluster
+    script = etcdctl.command(cluster, "member", "list", "-w", "json")
+    done = fleet.first(cluster.etcd_nodes, script, what="etcdctl member list")
+    listed = (etcdctl.as_json(done.check("is etcd running? phase 04").text) or {}).get("members", [])
+    rows = []
+    wanted = {f"https://{node.host}:2380": node for node in cluster.etcd_nodes}
+    for member in listed:
+        urls = member.get("peerURLs", [])
+        node = next((wanted.pop(url) for url in urls if url in wanted), None)
+        started = bool(member.get("name"))
+        why = "" if node and started else "not started yet" if node else "a member that the params don't name"
+        rows.append(
+            {
+                "node": node.name if node else member.get("name", ""),
+                "member_id": f"{int(member['ID']):x}",
+                "started": started,
+                "peer_urls": urls,
+                "client_urls": member.get("clientURLs", []),
+                "ok": not why,
+                "why": why,
+                "remedy": "" if not why else "`etcdctl member remove ID`, or name it in the params",
+            }
+        )
+    for url, node in wanted.items():
+        why, remedy = f"not a member: no member has {url}", f"`etcdctl member add {node.name} --peer-urls={url}`"
+        rows.append({"node": node.name, "ok": False, "started": False, "why": why, "remedy": remedy})
+    columns = ["node", "member_id", "started", "peer_urls", "client_urls", "ok", "why", "remedy"]
+    return show.table(rows, columns, "etcd members")
+
+
+def alarms(fleet: Fleet) -> show.Table:
+    """The alarms that are raised; no rows is the good case.
+
+    Returns:
+        One row an alarm: member_id, alarm, remedy.
+    """
+    script = etcdctl.command(fleet.cluster, "alarm", "list")
+    done = fleet.first(fleet.cluster.etcd_nodes, script, what="etcdctl alarm list").check("is etcd running? phase 04")
+    rows = []
+    for line in filter(None, done.text.splitlines()):
+        found = dict(part.strip().split(":", 1) for part in line.split(" ") if ":" in part)
+        remedy = "compact, defragment each member, then `etcdctl alarm disarm`"
+        rows.append({"member_id": found.get("memberID", ""), "alarm": found.get("alarm", line), "remedy": remedy})
+    return show.table(rows, ["member_id", "alarm", "remedy"], "etcd alarms: none" if not rows else "etcd alarms")

@@ -1,0 +1,218 @@
+"""Certificates on nodes: the plan that issues and renews them, and the table that shows what is there."""
+
+from __future__ import annotations
+
+import posixpath
+from dataclasses import dataclass, replace
+from functools import cache
+from shlex import quote
+from typing import TYPE_CHECKING
+
+from runbook import errors, pki, plan, show, state
+from runbook.resources import Change, Directory, File, Found, Payload, Resource, content
+from runbook.secret import Secret
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from runbook.fleet import Fleet
+    from runbook.params import Cluster, Node
+
+_COLUMNS = [
+    "node",
+    "path",
+    "ok",
+    "subject",
+    "sans",
+    "issuer",
+    "serial",
+    "not_after_days",
+    "usage",
+    "key_matches",
+    "chain_verifies",
+    "key_sha256",
+    "why",
+    "remedy",
+]
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A certificate and its key in a folder: NAME.pem and NAME-key.pem, with the CA's certificate as ca.pem.
+
+    Attributes:
+        renewed: Says why the pair there may not stay, or ''.
+        issue: Issues a pair; called only when the plan is applied.
+        digest: What would be issued: subject, SANs, usage and CA.
+    """
+
+    folder: str
+    name: str
+    owner: str
+    renewed: Callable[[bytes | None, Secret | None], str]
+    issue: Callable[[], pki.KeyPair]
+    digest: str
+
+    @property
+    def label(self) -> str:
+        """The certificate's path."""
+        return posixpath.join(self.folder, f"{self.name}.pem")
+
+    @property
+    def key_path(self) -> str:
+        """The key's path."""
+        return posixpath.join(self.folder, f"{self.name}-key.pem")
+
+    def probe(self) -> str:
+        """Read the pair; the key comes over SSH to see that it matches, and is never shown."""
+        return f"""rb_path {quote(self.label)} content
+rb_path {quote(self.key_path)} content | sed 's/^/key_/'"""
+
+    def compare(self, found: Found) -> Change | None:
+        """Issue a pair where it is missing, near its end, not ours, or not what the params ask for."""
+        secret = content(found, "key_content")
+        reason = self.renewed(content(found), Secret(secret) if secret is not None else None)
+        key_path = quote(self.key_path)
+        if not reason:
+            if found["key_mode"] == "600" and found["key_owner"] == self.owner:
+                return None
+            why = f"key is {found['key_mode']} {found['key_owner']}, wanted 600 {self.owner}"
+            after = f"chown {quote(self.owner)} {key_path}; chmod 600 {key_path}"
+            return Change(self.label, "change", why, why, f"0600 {self.owner}", digest=why, after=after)
+
+        def payloads() -> tuple[Payload, ...]:
+            pair = self.issue()
+            return (
+                Payload(self.key_path, 0o600, self.owner, pair.key),
+                Payload(self.label, 0o644, self.owner, pair.certificate),
+            )
+
+        current = found.get("sha256", "")[:12]
+        action = "create" if reason == "missing" else "renew"
+        return Change(
+            self.label, action, reason, current, self.digest, digest=f"{self.digest} {current}", payloads=payloads
+        )
+
+
+def certificates_plan(
+    title: str, fleet: Fleet, nodes: Iterable[Node], folder: str, name: str, profile: Callable[[Node], pki.Profile],
+    *, before: tuple[Resource, ...] = (), owner: str = "root:root",
+) -> plan.Plan:  # fmt: skip
+    """A plan that gives each node the CA's certificate and a pair of its own in `folder`.
+
+    Where there is no CA yet, making it on this side is the plan's first row.
+    """
+    cluster, chosen = fleet.cluster, list(nodes)
+
+    def make() -> tuple[list[Change], list[str], int]:
+        directory = state.pki_dir(cluster, create=False)
+        authority = pki.find_authority(cluster.pki, directory)
+
+        @cache
+        def ensured() -> pki.Authority:
+            return authority or pki.create_authority(cluster.pki, state.pki_dir(cluster), name=cluster.name)
+
+        resources: dict[str, list[Resource]] = {}
+        for node in chosen:
+            leaf = _leaf(cluster, folder, name, profile(node), owner, authority, ensured)
+            resources[node.name] = [*before, Directory(folder, 0o755), leaf]
+            if authority:
+                resources[node.name].append(File(posixpath.join(folder, "ca.pem"), authority.pem))
+        found = plan.read(fleet, resources, what=f"read for {title}")
+        changes, unchanged = [], 0
+        if authority is None:
+            why = "this cluster has no CA yet"
+            changes.append(
+                Change(str(directory / "ca.pem"), "create", why, "", f"CN={cluster.name}", digest="ca", here=ensured)
+            )
+        for node in chosen:
+            for resource, there in zip(resources[node.name], found[node.name], strict=True):
+                change = resource.compare(there)
+                unchanged += change is None
+                if change:
+                    changes.append(replace(change, node=node.name))
+            if authority is None:
+                changes.append(replace(_new_ca(folder, ensured), node=node.name))
+        notes = [authority.warning] if authority and authority.warning else []
+        return changes, notes, unchanged
+
+    return plan.Plan(title, fleet, make)
+
+
+def _new_ca(folder: str, ensured: Callable[[], pki.Authority]) -> Change:
+    path = posixpath.join(folder, "ca.pem")
+
+    def payloads() -> tuple[Payload, ...]:
+        return (Payload(path, 0o644, "root:root", ensured().pem),)
+
+    return Change(path, "create", "the new CA's certificate", "", "0644 root:root", digest="new ca", payloads=payloads)
+
+
+def _leaf(
+    cluster: Cluster, folder: str, name: str, profile: pki.Profile, owner: str,
+    authority: pki.Authority | None, ensured: Callable[[], pki.Authority],
+) -> Leaf:  # fmt: skip
+    subject = cluster.pki.subject
+
+    def renewed(certificate: bytes | None, key: Secret | None) -> str:
+        return pki.renewal_reason(certificate, key, profile, authority, subject=subject)
+
+    def issue() -> pki.KeyPair:
+        return ensured().issue(
+            profile, subject=subject, valid_days=cluster.pki.valid_days, key_type=cluster.pki.key_type
+        )
+
+    usage = "server and client" if profile.server else "client"
+    sans = ", ".join(profile.sans) or "none"
+    by = authority.fingerprint[:12] if authority else "the new CA"
+    text = f"CN={profile.common_name}, SANs {sans}, {usage}, by {by}, {cluster.pki.valid_days} days"
+    return Leaf(folder, name, owner, renewed, issue, text)
+
+
+def table(fleet: Fleet, nodes: Iterable[Node], folder: str, name: str) -> show.Table:
+    """The certificates that are on the nodes.
+
+    Returns:
+        One row a node: node, path, ok, subject, sans, issuer, serial, not_after_days, usage, key_matches,
+        chain_verifies, key_sha256 (of the public part), why, remedy.
+    """
+    chosen = list(nodes)
+    directory = state.pki_dir(fleet.cluster, create=False)
+    authority = pki.find_authority(fleet.cluster.pki, directory)
+    certificate, ca = posixpath.join(folder, f"{name}.pem"), posixpath.join(folder, "ca.pem")
+    probe = _Files((certificate, posixpath.join(folder, f"{name}-key.pem"), ca))
+    rows = []
+    for node in chosen:
+        row: dict[str, object] = {"node": node.name, "path": certificate}
+        try:
+            found = plan.read(fleet, {node.name: [probe]}, what=f"read {certificate}")[node.name][0]
+        except errors.RunbookError as error:
+            rows.append({**row, "ok": False, "why": error.message, "remedy": error.remedy})
+            continue
+        rows.append(row | _described(found, authority))
+    return show.table(rows, _COLUMNS, f"{name}.pem on the nodes")
+
+
+def _described(found: Mapping[str, str], authority: pki.Authority | None) -> dict[str, object]:
+    secret, ca = content(found, "1_content"), content(found, "2_content")
+    described = pki.describe(content(found, "0_content"), Secret(secret) if secret is not None else None, ca)
+    why = str(described.pop("fault", ""))
+    if not why and found.get("1_mode") != "600":
+        why = f"the key's mode is {found.get('1_mode')}, expected 600"
+    if not why and authority is not None and ca != authority.pem:
+        why = "ca.pem there is not the CA on this side"
+    return {**described, "ok": not why, "why": why, "remedy": "run the certificates phase again" if why else ""}
+
+
+@dataclass(frozen=True)
+class _Files:
+    """Reads several files whole; changes nothing."""
+
+    paths: tuple[str, ...]
+    label: str = "files"
+
+    def probe(self) -> str:
+        return "\n".join(f"rb_path {quote(path)} content | sed 's/^/{n}_/'" for n, path in enumerate(self.paths))
+
+    def compare(self, found: Found) -> None:
+        """Never changes anything."""

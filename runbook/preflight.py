@@ -1,0 +1,262 @@
+"""Phase 00: what each node is, and whether the next phases can work there; nothing is changed."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass
+from shlex import quote
+from typing import TYPE_CHECKING, Any
+
+from runbook import show, versions
+from runbook.fleet import values
+from runbook.resources import content
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import pandas as pd
+
+    from runbook.fleet import Fleet
+    from runbook.params import Cluster, Node
+
+__all__ = ["checks", "facts"]
+
+_COLUMNS = [
+    "node", "host", "distribution", "kernel", "arch", "systemd", "unit_dirs", "tools", "missing_tools", "iface",
+    "iptables", "data_free_bytes", "wal_free_bytes", "clock_offset_ms", "listeners", "vxlan", "br_netfilter",
+    "ip_forward",
+]  # fmt: skip
+_TOOLS = "systemctl systemd-analyze journalctl tar gzip sha256sum base64 stat flock mktemp ip bridge ping ss"
+_NEEDED_FREE_BYTES = 1 << 30
+#: etcd warns past a second; certificates and leases live by the clock too.
+_MAX_OFFSET_MS = 1000
+#: What a check says: did it hold, what was found, what to do; a warning holds.
+Verdict = tuple[str, str, str]
+
+
+def _script(cluster: Cluster) -> str:
+    def free(path: str) -> str:
+        # The folder itself may not be there yet: the nearest parent that is there names its disk.
+        return f'd={quote(path)}; while [ ! -d "$d" ]; do d=$(dirname -- "$d"); done; df -Pk -- "$d" | tail -n 1'
+
+    parts = {
+        "clock": "date +%s.%N",
+        "os": '. /etc/os-release; echo "$PRETTY_NAME"',
+        "kernel": "uname -r",
+        "machine": "uname -m",
+        "systemd": "systemctl --version | head -n 1",
+        "unit_path": "systemctl show -p UnitPath | cut -d= -f2",
+        "tools": f'for t in {_TOOLS} iptables modprobe; do command -v $t || echo "missing $t"; done',
+        "addresses": "ip -o -4 addr show",
+        "data_free": free(cluster.etcd.data_dir),
+        "wal_free": free(cluster.etcd.wal_dir),
+        "listeners": "ss -Hlntup",
+        "vxlan_links": "ip -o -d link show type vxlan",
+        "vxlan": "[ -d /sys/module/vxlan ] && echo loaded || { modprobe -n vxlan && echo loadable; }"
+        " || { grep -qs '/vxlan.ko' /lib/modules/$(uname -r)/modules.builtin && echo built in; }"
+        " || { zcat /proc/config.gz | grep -q '^CONFIG_VXLAN=y' && echo built in; }",
+        "br_netfilter": "[ -e /proc/sys/net/bridge/bridge-nf-call-iptables ] && echo yes || echo no",
+        "ip_forward": "cat /proc/sys/net/ipv4/ip_forward",
+        "pids": "systemctl show -p MainPID etcd.service flanneld.service | grep -o '[0-9]*'",
+    }
+    return "\n".join(f'echo "{key}=$( {{ {command}; }} 2>/dev/null | base64 -w0)"' for key, command in parts.items())
+
+
+def facts(fleet: Fleet) -> show.Table:
+    """Read what each node is, in one round trip.
+
+    Returns:
+        One row a node: node, host, distribution, kernel, arch, systemd, unit_dirs, tools (paths), missing_tools, iface
+        (the one that carries the node's own address), iptables, data_free_bytes, wal_free_bytes, clock_offset_ms
+        (against this machine), listeners (of 2379, 2380 TCP and 8472 UDP), vxlan, br_netfilter, ip_forward.
+
+    Raises:
+        NodeError: nodes can't be reached; all of them are listed.
+    """
+    script = _script(fleet.cluster)
+    clocks: dict[str, float] = {}
+
+    def work(connection: Any) -> str:  # noqa: ANN401 - any Connection
+        start = time.time()
+        clocks[connection.node.name] = start
+        text: str = connection.run(script, what="read the node").check().text
+        return text
+
+    texts = values(fleet.each(work))
+    rows = [_row(node, texts[node.name], clocks[node.name]) for node in fleet.cluster.nodes]
+    return show.table(rows, _COLUMNS, "What the nodes are")
+
+
+def _row(node: Node, text: str, clock: float) -> dict[str, object]:
+    raw = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+    said = {key: (content(raw, key) or b"").decode("utf-8", "replace").strip() for key in raw}
+    iface = re.search(rf"^\d+: (\S+)\s+inet {re.escape(node.host)}/", said["addresses"], re.MULTILINE)
+    tools = said["tools"].splitlines()
+    systemd = re.search(r"systemd (\d+)", said["systemd"])
+    return {
+        "node": node.name,
+        "host": node.host,
+        "distribution": said["os"],
+        "kernel": said["kernel"],
+        "arch": said["machine"],
+        "systemd": int(systemd[1]) if systemd else 0,
+        "unit_dirs": said["unit_path"].split(),
+        "tools": [line for line in tools if line.startswith("/")],
+        "missing_tools": [line.split()[1] for line in tools if line.startswith("missing ")],
+        "iface": iface[1] if iface else "",
+        "iptables": next((line for line in tools if line.endswith("/iptables")), ""),
+        "data_free_bytes": _free(said["data_free"]),
+        "wal_free_bytes": _free(said["wal_free"]),
+        "clock_offset_ms": round((float(said["clock"]) - clock) * 1000, 1),
+        "listeners": list(_listeners(said["listeners"], said["vxlan_links"], said["pids"].split())),
+        "vxlan": said["vxlan"] or "unknown",
+        "br_netfilter": said["br_netfilter"] == "yes",
+        "ip_forward": said["ip_forward"] == "1",
+    }
+
+
+def _free(df: str) -> int:
+    fields = df.split()
+    return int(fields[3]) * 1024 if len(fields) > 3 and fields[3].isdigit() else 0  # noqa: PLR2004 - POSIX df -P
+
+
+def _listeners(sockets: str, vxlan_links: str, pids: list[str]) -> Iterator[str]:
+    """Who has our ports: `2379/tcp etcd` for our own, `2379/tcp nginx (pid 12)` for another's."""
+    ours = {pid for pid in pids if pid != "0"}
+    for line in sockets.splitlines():
+        fields = line.split()
+        port = fields[4].rsplit(":", 1)[-1] if len(fields) > 4 else ""  # noqa: PLR2004 - ss: local address
+        if (fields[:1], port) not in ((["tcp"], "2379"), (["tcp"], "2380"), (["udp"], "8472")):
+            continue
+        user = re.search(r'"([^"]+)",pid=(\d+)', line)
+        # A vxlan device's socket is the kernel's own, without a process.
+        mine = user[2] in ours if user else port == "8472" and "flannel." in vxlan_links
+        name = "ours" if mine else f"{user[1]} (pid {user[2]})" if user else "the kernel"
+        yield f"{port}/{fields[0]} {name}"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check: its name, the nodes it is for, and the function from a row of facts to a verdict."""
+
+    name: str
+    role: str
+    judge: Callable[[dict[str, Any], Cluster], Verdict]
+
+
+def checks(table: pd.DataFrame, fleet: Fleet) -> show.Table:
+    """Hold the facts against what the next phases need.
+
+    Returns:
+        One row a node and check: node, check, ok, state (ok, warning, failed), why (what was found), remedy.
+    """
+    by_node = {row["node"]: row for row in show.rows(table)}
+    rows = []
+    for node in fleet.cluster.nodes:
+        for check in _CHECKS:
+            if check.role and check.role not in node.roles:
+                continue
+            state, why, remedy = check.judge(by_node[node.name], fleet.cluster)
+            ok = state != "failed"
+            row = {"node": node.name, "check": check.name, "ok": ok, "state": state, "why": why}
+            rows.append({**row, "remedy": "" if state == "ok" else remedy})
+    return show.table(rows, ["node", "check", "ok", "state", "why", "remedy"], "Preflight checks")
+
+
+def _tools(row: dict[str, Any], _: Cluster) -> Verdict:
+    missing = [tool for tool in row["missing_tools"] if tool not in ("iptables", "modprobe")]
+    state = "failed" if missing else "ok"
+    return state, f"missing: {', '.join(missing)}" if missing else f"{len(row['tools'])} found", "install them"
+
+
+def _systemd(row: dict[str, Any], _: Cluster) -> Verdict:
+    # RestrictAddressFamilies, ProtectSystem=strict and `+` in ExecStartPre are older than this (systemd NEWS, 232).
+    need = 232
+    remedy = "a distribution with systemd 232 or later (RHEL 8, Debian 9, Ubuntu 18.04)"
+    return ("ok" if row["systemd"] >= need else "failed"), f"systemd {row['systemd']}", remedy
+
+
+def _arch(row: dict[str, Any], _: Cluster) -> Verdict:
+    state = "ok" if row["arch"] in ("x86_64", "aarch64") else "failed"
+    return state, row["arch"], "etcd and flannel are released for x86_64 and aarch64"
+
+
+def _unit_dirs(row: dict[str, Any], cluster: Cluster) -> Verdict:
+    missing = sorted({cluster.etcd.unit_dir, cluster.flannel.unit_dir} - set(row["unit_dirs"]))
+    found = f"systemd does not read {', '.join(missing)}" if missing else "systemd reads the unit folders"
+    return ("failed" if missing else "ok"), found, f"choose unit_dir from {', '.join(row['unit_dirs'][:4])}"
+
+
+def _address(row: dict[str, Any], _: Cluster) -> Verdict:
+    found = f"on {row['iface']}" if row["iface"] else f"no interface carries {row['host']}"
+    remedy = "etcd listens on this address: name the node by an address of its own (not a NAT or floating one)"
+    return ("ok" if row["iface"] else "failed"), found, remedy
+
+
+def _free_space(column: str, folder: str) -> Callable[[dict[str, Any], Cluster], Verdict]:
+    def judge(row: dict[str, Any], cluster: Cluster) -> Verdict:
+        free = row[column]
+        state = "ok" if free >= _NEEDED_FREE_BYTES else "failed"
+        text = f"{free / (1 << 30):.1f} GiB free for {getattr(cluster.etcd, folder)}"
+        return state, text, "etcd needs at least 1 GiB: free space, or name a folder on another disk"
+
+    return judge
+
+
+def _clock(row: dict[str, Any], _: Cluster) -> Verdict:
+    offset = row["clock_offset_ms"]
+    state = "ok" if abs(offset) < _MAX_OFFSET_MS else "failed"
+    return state, f"{offset:+.0f} ms against this machine", "run chrony or systemd-timesyncd on all machines"
+
+
+def _port(port: str) -> Callable[[dict[str, Any], Cluster], Verdict]:
+    def judge(row: dict[str, Any], _: Cluster) -> Verdict:
+        users = [text.split(" ", 1)[1] for text in row["listeners"] if text.startswith(f"{port} ")]
+        others = sorted({user for user in users if user != "ours"})
+        found = f"taken by {', '.join(others)}" if others else "ours" if users else "free"
+        return ("failed" if others else "ok"), found, "stop what has it: `ss -lntup` on the node"
+
+    return judge
+
+
+def _vxlan(row: dict[str, Any], _: Cluster) -> Verdict:
+    state = "warning" if row["vxlan"] == "unknown" else "ok"
+    return state, row["vxlan"], "modprobe vxlan; without it flanneld ends with `operation not supported`"
+
+
+def _br_netfilter(row: dict[str, Any], cluster: Cluster) -> Verdict:
+    if row["br_netfilter"] or not versions.needs_br_netfilter(cluster.flannel.version):
+        return "ok", "there" if row["br_netfilter"] else "not needed", ""
+    remedy = "modprobe br_netfilter; echo br_netfilter > /etc/modules-load.d/br_netfilter.conf"
+    return "failed", "not loaded, and this flannel ends without it", remedy
+
+
+def _iptables(row: dict[str, Any], _: Cluster) -> Verdict:
+    remedy = "install iptables: flanneld -ip-masq calls it"
+    return ("ok" if row["iptables"] else "failed"), row["iptables"] or "not in PATH", remedy
+
+
+def _forwarding(row: dict[str, Any], _: Cluster) -> Verdict:
+    if row["ip_forward"]:
+        return "ok", "on", ""
+    return "warning", "off: pods of other nodes won't be reached", "sysctl net.ipv4.ip_forward=1 (docker sets it too)"
+
+
+_CHECKS = (
+    Check("tools", "", _tools),
+    Check("systemd", "", _systemd),
+    Check("architecture", "", _arch),
+    Check("unit folders", "", _unit_dirs),
+    Check("own address", "", _address),
+    Check("clock", "", _clock),
+    Check("data disk", "etcd", _free_space("data_free_bytes", "data_dir")),
+    Check("wal disk", "etcd", _free_space("wal_free_bytes", "wal_dir")),
+    Check("port 2379/tcp", "etcd", _port("2379/tcp")),
+    Check("port 2380/tcp", "etcd", _port("2380/tcp")),
+    Check("port 8472/udp", "flannel", _port("8472/udp")),
+    Check("vxlan", "flannel", _vxlan),
+    Check("br_netfilter", "flannel", _br_netfilter),
+    Check("iptables", "flannel", _iptables),
+    Check("ip_forward", "flannel", _forwarding),
+)

@@ -1,0 +1,98 @@
+"""What is kept of a run: its folder, and what an executed notebook says of itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import nbformat
+import pandas as pd
+import yaml
+
+from runbook import errors, show
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from runbook.params import Cluster
+
+
+def new_folder(root: Path, cluster: Cluster) -> Path:
+    """Make `ROOT/<cluster>/<UTC time>/` for one run, with the resolved params in it.
+
+    Raises:
+        RunbookError: the folder can't be written.
+    """
+    try:
+        parent = root / cluster.name
+        parent.mkdir(parents=True, exist_ok=True)
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+        for number in range(1, 100):
+            folder = parent / (stamp if number == 1 else f"{stamp}-{number}")
+            try:
+                folder.mkdir()
+                break
+            except FileExistsError:
+                continue
+        text = yaml.safe_dump({"cluster": cluster.model_dump(mode="json")}, sort_keys=False, allow_unicode=True)
+        (folder / "params.yaml").write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise errors.RunbookError(
+            f"can't be written: {error.strerror}", subject=str(root), remedy="name another folder with --records"
+        ) from error
+    return folder.resolve()
+
+
+@dataclass(frozen=True)
+class Executed:
+    """What an executed notebook says: judged by what ran, never by papermill's own `completed`.
+
+    Attributes:
+        ok: Every code cell ran and none failed.
+        ename, evalue: The name and text of the error of the cell that failed; "" where none did.
+        never_ran: How many code cells have no execution count.
+        tables: The tables among the outputs, in order.
+        changes: How many changes the plan had; None where there was no plan.
+    """
+
+    ok: bool
+    ename: str
+    evalue: str
+    never_ran: int
+    tables: tuple[show.Table, ...]
+    changes: int | None
+
+
+def read(path: Path) -> Executed:
+    """Read an executed notebook."""
+    notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]  # nbformat has no types here
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    failed = [output for output in outputs if output.output_type == "error"]
+    never_ran = sum(cell.get("execution_count") is None for cell in cells)
+    plans = [data[show.PLAN_MIME] for data in _data(outputs) if show.PLAN_MIME in data]
+    return Executed(
+        ok=not failed and not never_ran,
+        ename=failed[0].ename if failed else "",
+        evalue=failed[0].evalue if failed else "",
+        never_ran=never_ran,
+        tables=tuple(_table(data[show.TABLE_MIME]) for data in _data(outputs) if show.TABLE_MIME in data),
+        changes=len(plans[0]["changes"]) if plans else None,
+    )
+
+
+def _data(outputs: list[Any]) -> Iterator[dict[str, Any]]:
+    return (output.data for output in outputs if "data" in output)
+
+
+def _table(kept: dict[str, Any]) -> show.Table:
+    made = show.Table(kept["data"], columns=pd.Index(kept["columns"]))
+    made.caption = kept["caption"]
+    return made
+
+
+def journal_path(folder: Path) -> Path:
+    """Where the steps of a run are kept as they happen, a JSON object a line."""
+    return folder / "journal.jsonl"

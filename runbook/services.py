@@ -1,0 +1,237 @@
+"""Units that run: started all at once the first time, restarted one node at a time when what they run from changed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from shlex import quote
+from typing import TYPE_CHECKING
+
+from runbook import errors, plan, show
+from runbook.apply import Result, not_done
+from runbook.resources import Change, Found
+from runbook.ssh import printable
+
+if TYPE_CHECKING:
+    from runbook.fleet import Fleet
+    from runbook.params import Node
+
+#: Waits until a member answers after its restart, or raises; called with the fleet and the node.
+Healthy = Callable[["Fleet", "Node"], None]
+#: Raises when a node may not be stopped now; called with the fleet and the node.
+MayStop = Callable[["Fleet", "Node"], None]
+
+START_TIMEOUT_S = 120
+_PROPERTIES = (
+    "LoadState ActiveState SubState UnitFileState NeedDaemonReload MainPID NRestarts FragmentPath ActiveEnterTimestamp"
+)
+_COLUMNS = ["node", "unit", "ok", "state", "since", "restarts", "main_pid", "why", "remedy"]
+#: Start times are known to 10 ms (proc(5), clock ticks).
+_TICK_S = 0.05
+
+
+def _show(unit: str) -> str:
+    names = " ".join(f"-p {name}" for name in _PROPERTIES.split())
+    return f"systemctl show --no-pager {names} {quote(unit)}"
+
+
+@dataclass(frozen=True)
+class Service:
+    """A unit that is enabled and runs from the files as they are now.
+
+    Attributes:
+        unit: Its name.
+        inputs: The files it reads when it starts: unit, binary, certificates. One that is newer than the running
+            process calls for a restart.
+    """
+
+    unit: str
+    inputs: tuple[str, ...]
+
+    @property
+    def label(self) -> str:
+        """The unit's name."""
+        return self.unit
+
+    def probe(self) -> str:
+        """Read the unit's state, when its process started, and when its files changed."""
+        ctimes = "\n".join(f'echo "ctime:{path}=$(stat -c %.9Z -- {quote(path)} 2>/dev/null)"' for path in self.inputs)
+        return f"""{_show(self.unit)}
+pid=$(systemctl show --no-pager -p MainPID {quote(self.unit)} | cut -d= -f2)
+if [ "${{pid:-0}}" != 0 ] && [ -r "/proc/$pid/stat" ]; then
+  echo "start_ticks=$(cut -d' ' -f22 "/proc/$pid/stat")"
+  echo "ticks=$(getconf CLK_TCK)"
+  echo "uptime=$(cut -d' ' -f1 /proc/uptime)"
+  echo "now=$(date +%s.%N)"
+fi
+{ctimes}"""
+
+    def compare(self, found: Found) -> Change | None:
+        """Start what does not run, restart what runs from files that are gone, enable what would not survive a boot."""
+        state = f"{found.get('ActiveState', '')}/{found.get('SubState', '')}"
+        desired = "active, enabled"
+        if found.get("LoadState") != "loaded":
+            why = "its unit file is not there yet: the units phase comes first"
+            if found.get("LoadState") == "masked":
+                why = f"it is masked on this node: `systemctl unmask {self.unit}` if that is not meant"
+            return Change(self.unit, "start", why, found.get("LoadState", ""), desired, digest="start", refusal=why)
+        if found.get("ActiveState") != "active":
+            return Change(self.unit, "start", state, state, desired, digest="start")
+        if reason := self._outdated(found):
+            return Change(self.unit, "restart", reason, state, desired, digest=f"restart {reason}")
+        if found.get("UnitFileState") != "enabled":
+            return Change(
+                self.unit, "enable", f"unit file is {found.get('UnitFileState')}", state, desired, digest="enable"
+            )
+        return None
+
+    def _outdated(self, found: Found) -> str:
+        names = []
+        if "now" in found:
+            running_s = float(found["uptime"]) - int(found["start_ticks"]) / int(found["ticks"])
+            started = float(found["now"]) - running_s
+            names = [p for p in self.inputs if (at := found.get(f"ctime:{p}")) and float(at) > started + _TICK_S]
+        if names:
+            return f"changed since it started: {', '.join(names)}"
+        return "the unit changed since systemd read it" if found.get("NeedDaemonReload") == "yes" else ""
+
+
+def start_script(unit: str, verb: str, timeout_s: int) -> str:
+    """Give the sh that (re)starts a unit and waits until it is active.
+
+    It returns at once when the start fails, with the end of its journal on stderr.
+    """
+    name = quote(unit)
+    # A unit that hangs in `activating` is not helped by start, hence restart; --no-block since etcd is ready only
+    # once a quorum of its members is.
+    return f"""
+set -u
+systemctl daemon-reload
+systemctl enable --quiet {name} || exit 1
+systemctl reset-failed {name} 2>/dev/null
+since=$(date '+%Y-%m-%d %H:%M:%S')
+{"" if verb == "enable" else f"systemctl restart --no-block {name} || exit 1"}
+end=$(( $(date +%s) + {timeout_s} )); crashes=0; crashed=
+while :; do
+  state=$(systemctl show --no-pager -p ActiveState -p SubState -p Job {name})
+  # As long as a job waits or runs, `active` may be the old process.
+  case "$state" in *Job=[1-9]*) ;; *ActiveState=active*) exit 0;; *ActiveState=failed*) crashes=2;; esac
+  case "$state" in *SubState=auto-restart*) [ "$crashed" ] || crashes=$((crashes + 1)); crashed=1;; *) crashed=;; esac
+  if [ $crashes -ge 2 ] || [ "$(date +%s)" -ge $end ]; then
+    [ $crashes -ge 2 ] || echo "not ready within {timeout_s} s:" $state >&2
+    journalctl -u {name} --since "$since" -n 12 --no-pager -o cat >&2
+    exit 1
+  fi
+  sleep 0.1
+done
+"""
+
+
+def start_at_once(fleet: Fleet, changes: Sequence[Change]) -> list[Result]:
+    """Start units on all their nodes at once: etcd's first start is ready only when a quorum of members is."""
+
+    def result(change: Change) -> Result:
+        return _start(fleet, change, f"{change.action} {change.resource}")
+
+    chosen = {change.node: change for change in changes}
+    nodes = [node for node in fleet.cluster.nodes if node.name in chosen]
+    outcomes = fleet.each(lambda connection: result(chosen[connection.node.name]), nodes)
+    return [
+        outcome.value or Result(chosen[name], "failed", outcome.error.message if outcome.error else "")
+        for name, outcome in outcomes.items()
+    ]
+
+
+def _start(fleet: Fleet, change: Change, what: str) -> Result:
+    start = time.monotonic()
+    node = next(node for node in fleet.cluster.nodes if node.name == change.node)
+    fleet.journal.note(change.node, what, "started")
+    script = start_script(change.resource, change.action, START_TIMEOUT_S)
+    outcome = fleet.run(script, what=what, nodes=[node], timeout_s=START_TIMEOUT_S + 30)[change.node]
+    done = outcome.value
+    error = outcome.error.message if outcome.error else ""
+    if done and done.status:
+        error = printable(done.stderr) or f"status {done.status}"
+    fleet.journal.note(change.node, what, "failed" if error else "done", error)
+    return Result(change, "failed" if error else "done", error, time.monotonic() - start)
+
+
+def roll(fleet: Fleet, changes: Sequence[Change], may_stop: MayStop, healthy: Healthy) -> list[Result]:
+    """Start what does not run, all at once; then restart what runs, one node at a time, healthy in between.
+
+    The roll stops at the first node that fails: the rest keeps running as it is.
+    """
+    starts = [change for change in changes if change.action != "restart"]
+    restarts = [change for change in changes if change.action == "restart"]
+    results = start_at_once(fleet, starts)
+    for number, change in enumerate(restarts):
+        if any(result.result != "done" for result in results):
+            return results + not_done(restarts[number:], "not begun: another node failed")
+        node = next(node for node in fleet.cluster.nodes if node.name == change.node)
+        try:
+            may_stop(fleet, node)
+            result = _start(fleet, change, f"restart {change.resource}")
+            if result.result == "done":
+                healthy(fleet, node)
+        except errors.RunbookError as error:
+            result = Result(change, "failed", error.message)
+        results.append(result)
+    return results
+
+
+def start_plan(
+    title: str, fleet: Fleet, nodes: Iterable[Node], service: Service, *, may_stop: MayStop, healthy: Healthy
+) -> plan.Plan:
+    """A plan that starts or restarts a unit on these nodes."""
+    chosen = list(nodes)
+
+    def make() -> tuple[list[Change], list[str], int]:
+        found = plan.read(fleet, {node.name: [service] for node in chosen}, what=f"read for {title}")
+        changes = [
+            replace(change, node=node.name) for node in chosen if (change := service.compare(found[node.name][0]))
+        ]
+        restarts = sum(change.action == "restart" for change in changes)
+        notes = [f"{restarts} restart one at a time, each healthy before the next"] if restarts > 1 else []
+        return changes, notes, len(chosen) - len(changes)
+
+    return plan.Plan(title, fleet, make, rollout=lambda fleet, changes: roll(fleet, changes, may_stop, healthy))
+
+
+def states(fleet: Fleet, nodes: Iterable[Node], unit: str) -> show.Table:
+    """The units' states.
+
+    Returns:
+        One row a node: node, unit, ok, state, since, restarts, main_pid, why (with the last journal lines where it
+        does not run), remedy.
+    """
+    name = quote(unit)
+    script = f"""
+{_show(unit)}
+systemctl is-active --quiet {name} || {{
+  echo; journalctl -u {name} -n 8 --no-pager -o cat | sed 's/^/journal: /'
+}}
+"""
+    rows = []
+    for outcome in fleet.run(script, what=f"systemctl show {unit}", nodes=nodes).values():
+        text = outcome.value.text if outcome.value else ""
+        found = dict(
+            line.split("=", 1) for line in text.splitlines() if "=" in line and not line.startswith("journal:")
+        )
+        active = found.get("ActiveState") == "active"
+        journal = [line.removeprefix("journal: ") for line in text.splitlines() if line.startswith("journal: ")]
+        why = outcome.error.message if outcome.error else "" if active else "\n".join(["not running", *journal])
+        rows.append(
+            {
+                "node": outcome.node.name,
+                "unit": unit,
+                "ok": active,
+                "state": f"{found.get('ActiveState', 'unknown')} ({found.get('SubState', '')})",
+                "since": found.get("ActiveEnterTimestamp", ""),
+                "restarts": int(found.get("NRestarts") or 0),
+                "main_pid": int(found.get("MainPID") or 0),
+                "why": why,
+                "remedy": "" if active else f"`journalctl -u {unit}` on the node; then run the start phase again",
+            }
+        )
+    return show.table(rows, _COLUMNS, f"{unit} on the nodes")
