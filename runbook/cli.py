@@ -145,7 +145,7 @@ def status(path: _Params, *, only: _Phases = "", as_json: _Json = False) -> None
         sys.stdout.write(json.dumps(told, indent=2) + "\n")
     else:
         for _, table in tables:
-            _out.print(show.terminal_table(show.short(table)))
+            _out.print(show.terminal_table(show.short(table)) if len(table) else escape(table.caption))
     good = not failed and all(bool(table["ok"].all()) for _, table in tables if "ok" in table.columns)
     raise typer.Exit(0 if good else max([1, *(error.exit_status for error in failed)]))
 

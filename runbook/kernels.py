@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 from jupyter_client.manager import AsyncKernelManager
+
+#: Names the file that takes what a kernel itself prints on stderr (not what its cells print).
+LOG_VARIABLE = "RUNBOOK_KERNEL_LOG"
 
 
 class IpcKernelManager(AsyncKernelManager):
@@ -11,3 +17,8 @@ class IpcKernelManager(AsyncKernelManager):
     def __init__(self, **options: object) -> None:
         options.setdefault("transport", "ipc")
         super().__init__(**options)
+
+    async def start_kernel(self, **options: object) -> None:  # type: ignore[override]  # a coroutine there too
+        """Start the kernel, its own messages going to the log file."""
+        with Path(os.environ.get(LOG_VARIABLE, os.devnull)).open("a", encoding="utf-8") as log:  # noqa: ASYNC230 - local
+            await super().start_kernel(**(options | {"stderr": log}))

@@ -117,7 +117,7 @@ def certificates_plan(
             leaf = _leaf(cluster, folder, name, profile(node), owner, authority, ensured)
             resources[node.name] = [*before, Directory(folder, 0o755), leaf]
             if authority:
-                resources[node.name].append(File(posixpath.join(folder, "ca.pem"), authority.pem))
+                resources[node.name].append(_CaFile(posixpath.join(folder, "ca.pem"), authority.pem))
         found = plan.read(fleet, resources, what=f"read for {title}")
         changes, unchanged = [], 0
         if authority is None:
@@ -137,6 +137,23 @@ def certificates_plan(
         return changes, notes, unchanged
 
     return plan.Plan(title, fleet, make)
+
+
+@dataclass(frozen=True)
+class _CaFile(File):
+    """The CA's certificate: put where it is missing, never put over another CA's."""
+
+    def compare(self, found: Found) -> Change | None:
+        """Refuse to change it: members with certificates of two CAs don't trust each other."""
+        change = super().compare(found)
+        if change is None or change.action == "create" or "sha256" not in found or found["sha256"] == self.sha256:
+            return change
+        folder = posixpath.dirname(self.path)
+        text = (
+            f"{self.path} is another CA's certificate than this cluster's here: bring that CA here (pki.ca_cert,"
+            f" pki.ca_key), or, if the cluster that used it is gone, remove {folder} on the node"
+        )
+        return replace(change, why="another CA's certificate", refusal=text)
 
 
 def _new_ca(folder: str, ensured: Callable[[], pki.Authority]) -> Change:

@@ -85,7 +85,9 @@ def select(text: str) -> tuple[Phase, ...]:
                 f"{part!r} is no phase or range of phases", subject="--phases", remedy="as in 03-05,11"
             )
         low, high = int(first), int(last or first)
-        if low > high or high >= len(PHASES):
+        if low > high:
+            raise errors.UsageError(f"{part!r} runs backwards", subject="--phases", remedy="as in 03-05,11")
+        if high >= len(PHASES):
             raise errors.UsageError(f"{part!r}: there are phases 00 to {len(PHASES) - 1}", subject="--phases")
         numbers.update(range(low, high + 1))
     return tuple(phase for phase in PHASES if phase.number in numbers)

@@ -67,6 +67,8 @@ def run(
         One PhaseRun for each phase that was begun; the last one may have failed.
     """
     parameters: dict[str, object] = {"cluster": str(params_file.resolve()), "approve": approve}
+    log = folder / "kernel.log"
+    os.environ["RUNBOOK_KERNEL_LOG"] = str(log)
     os.environ["RUNBOOK_JOURNAL"] = str(record.journal_path(folder))
     runs: list[PhaseRun] = []
     for phase in chosen:
@@ -75,6 +77,8 @@ def run(
         report(runs[-1])
         if not runs[-1].ok:
             break
+    if log.is_file() and not log.stat().st_size:
+        log.unlink()
     return runs
 
 

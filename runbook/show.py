@@ -83,7 +83,13 @@ def table(rows: Iterable[Mapping[str, Any]], columns: Iterable[str], caption: st
         columns: Column names; units are part of a name (`took_ms`).
         caption: What the table shows, in a few words.
     """
-    made = Table(list(rows), columns=pd.Index(list(columns)))
+    kept = list(rows)
+    made = Table(kept, columns=pd.Index(list(columns)))
+    for name in made.columns:
+        # pandas would turn whole numbers beside an empty cell into floats.
+        values = [row[name] for row in kept if row.get(name) is not None]
+        if len(values) < len(kept) and values and all(type(value) is int for value in values):
+            made[name] = made[name].astype("Int64")
     if "ok" in made.columns and len(made):
         made = made.sort_values("ok", kind="stable", ignore_index=True)
     made.caption = caption
@@ -91,7 +97,7 @@ def table(rows: Iterable[Mapping[str, Any]], columns: Iterable[str], caption: st
 
 
 def _text(value: object) -> str:
-    if value is None or (isinstance(value, float) and pd.isna(value)):
+    if value is None or value is pd.NA or (isinstance(value, float) and pd.isna(value)):
         return ""
     if isinstance(value, bool):
         return "yes" if value else "no"
