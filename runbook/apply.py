@@ -76,7 +76,7 @@ def script(changes: Sequence[Change], files: Sequence[tuple[int, Payload]], toke
         receive += ["tar -x -f - -C / --no-same-owner", "echo '@step received'"]
         receive += [f"gzip -d {quote(_staged(item, token))}.gz" for item in enumerate(files) if _packed(item[1][1])]
         sums = [f"{_sha256(payload)}  {_staged((n, (i, payload)), token)}" for n, (i, payload) in enumerate(files)]
-        receive += ["sha256sum -c --quiet <<'RUNBOOK_SUMS'", *sums, "RUNBOOK_SUMS"]
+        receive += ["sha256sum -c --quiet >&2 <<'RUNBOOK_SUMS'", *sums, "RUNBOOK_SUMS"]
     for n, (index, payload) in enumerate(files):
         staged = quote(_staged((n, (index, payload)), token))
         receive += [f"chown {quote(payload.owner)} {staged}", f"chmod {payload.mode:o} {staged}"]
@@ -124,10 +124,15 @@ def stream(files: Sequence[tuple[int, Payload]], token: str) -> Iterator[bytes]:
             continue
         yield _header(name + ".gz", source.packed_size)
         sent = 0
-        with source.packed.open("rb") as file:
-            while block := file.read(_READ):
-                sent += len(block)
-                yield block
+        try:
+            with source.packed.open("rb") as file:
+                while block := file.read(_READ):
+                    sent += len(block)
+                    yield block
+        except OSError as error:
+            raise errors.ArtifactError(
+                f"can't be read: {error.strerror}", subject=str(source.packed), remedy="run phase 01 again"
+            ) from error
         if sent != source.packed_size:
             raise errors.ArtifactError(
                 f"has {sent} bytes, expected {source.packed_size}: it changed while it was sent",

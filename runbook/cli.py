@@ -84,12 +84,21 @@ def _closing(runs: list[PhaseRun], chosen: tuple[Phase, ...], folder: Path) -> N
     took = sum(done.took_s for done in runs)
     last = runs[-1]
     if last.ok:
-        what = f"{changed} changes made" if changed else "nothing was to change"
+        what = f"{_count(changed, 'change')} made" if changed else "nothing was to change"
         _out.print(f"[green]✓[/] {len(runs)} phases, {what}, {took:.0f} s. Records: {escape(str(folder))}")
         return
+    approval = last.exit_status == errors.ApprovalRequired.exit_status
+    if approval and last.executed.plan:
+        _out.print(show.terminal_table(show.plan_table(last.executed.plan["title"], last.executed.plan["changes"])))
     _out.print(f"\n{escape(last.ename)}: {escape(clean(last.evalue))}")
+    if approval:
+        _out.print("  -> or, to apply every plan of this and the phases after it: runbook run PARAMS --approve")
     left = len(chosen) - len(runs)
     _out.print(f"\nStopped at phase {last.phase.number:02d}, {left} not begun. Record: {escape(str(last.path))}")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 @app.command()
@@ -116,9 +125,12 @@ def plan(path: _Params, *, only: _Phases = "", as_json: _Json = False) -> None:
         for note in one.notes:
             _out.print(f"note: {escape(clean(note))}")
     changes = sum(len(one.changes) for _, one in plans)
-    _out.print(
-        f"\n{changes} changes in {len(plans)} phases; nothing was changed." if changes else "\nNothing to change."
+    told = (
+        f"{_count(changes, 'change')} in {_count(len(plans), 'phase')}; none was made"
+        if changes
+        else "nothing to change"
     )
+    _out.print(f"\n{told}")
 
 
 @app.command()
@@ -145,7 +157,7 @@ def status(path: _Params, *, only: _Phases = "", as_json: _Json = False) -> None
         sys.stdout.write(json.dumps(told, indent=2) + "\n")
     else:
         for _, table in tables:
-            _out.print(show.terminal_table(show.short(table)) if len(table) else escape(table.caption))
+            _out.print(show.terminal_table(table) if len(table) else escape(table.caption))
     good = not failed and all(bool(table["ok"].all()) for _, table in tables if "ok" in table.columns)
     raise typer.Exit(0 if good else max([1, *(error.exit_status for error in failed)]))
 

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 Rollout = Callable[[Fleet, Sequence[Change]], "list[Result]"]
 #: A plan that a person looked at for longer than this is read again before it is applied.
 _STALE_AFTER_S = 5.0
-_COLUMNS = ["node", "resource", "action", "why", "current", "desired"]
 
 
 def read(fleet: Fleet, resources: Mapping[str, Sequence[Resource]], *, what: str) -> dict[str, list[Found]]:
@@ -110,14 +109,14 @@ class Plan:
 
     def table(self) -> show.Table:
         """One row a change: node, resource, action, why, current, desired."""
-        rows = [{name: getattr(change, name) for name in _COLUMNS} for change in self.changes]
-        for row in rows:
-            row["node"] = row["node"] or "(here)"
-        return show.table(rows, _COLUMNS, self.headline)
+        rows = [{name: getattr(change, name) for name in show.PLAN_COLUMNS} for change in self.changes]
+        return show.plan_table(self.headline, rows)
 
     def as_dict(self) -> dict[str, object]:
         """The plan for programs: title, id, notes, unchanged, and one mapping a change with its diff."""
-        rows = [{name: getattr(change, name) for name in [*_COLUMNS, "diff", "refusal"]} for change in self.changes]
+        rows = [
+            {name: getattr(change, name) for name in [*show.PLAN_COLUMNS, "diff", "refusal"]} for change in self.changes
+        ]
         shared = {"title": self.title, "id": self.id, "notes": self.notes, "unchanged": self.unchanged}
         return {**shared, "changes": rows}
 

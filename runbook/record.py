@@ -54,7 +54,7 @@ class Executed:
         ename, evalue: The name and text of the error of the cell that failed; "" where none did.
         never_ran: How many code cells have no execution count.
         tables: The tables among the outputs, in order.
-        changes: How many changes the plan had; None where there was no plan.
+        plan: The plan's title, id and changes (Plan.as_dict); None where there was no plan.
     """
 
     ok: bool
@@ -62,7 +62,12 @@ class Executed:
     evalue: str
     never_ran: int
     tables: tuple[show.Table, ...]
-    changes: int | None
+    plan: dict[str, Any] | None
+
+    @property
+    def changes(self) -> int | None:
+        """How many changes the plan had; None where there was no plan."""
+        return len(self.plan["changes"]) if self.plan is not None else None
 
 
 def read(path: Path) -> Executed:
@@ -79,7 +84,7 @@ def read(path: Path) -> Executed:
         evalue=failed[0].evalue if failed else "",
         never_ran=never_ran,
         tables=tuple(_table(data[show.TABLE_MIME]) for data in _data(outputs) if show.TABLE_MIME in data),
-        changes=len(plans[0]["changes"]) if plans else None,
+        plan=plans[-1] if plans else None,
     )
 
 

@@ -44,6 +44,7 @@ _CELL = "padding:2px 8px;vertical-align:top;text-align:"
 _LONG = 48
 #: What a notebook keeps of a table and of a plan for programs.
 TABLE_MIME = "application/vnd.runbook.table+json"
+PLAN_COLUMNS = ("node", "resource", "action", "why", "current", "desired")
 PLAN_MIME = "application/vnd.runbook.plan+json"
 
 
@@ -96,6 +97,12 @@ def table(rows: Iterable[Mapping[str, Any]], columns: Iterable[str], caption: st
     return made
 
 
+def plan_table(headline: str, changes: Iterable[Mapping[str, Any]]) -> Table:
+    """A plan's changes as a table; a change on this side has no node."""
+    rows = [{**change, "node": change["node"] or "(here)"} for change in changes]
+    return table(rows, PLAN_COLUMNS, headline)
+
+
 def _text(value: object) -> str:
     if value is None or value is pd.NA or (isinstance(value, float) and pd.isna(value)):
         return ""
@@ -134,9 +141,16 @@ def _cell(column: Hashable, value: object) -> str:
     return f'<td style="{align};white-space:pre-wrap">{html.escape(text)}</td>'
 
 
+def _filled(data: pd.DataFrame) -> pd.DataFrame:
+    """The table without the columns that are empty in every row; the data itself keeps them."""
+    empty = [name for name in data.columns if all(_text(value) == "" for value in data[name])]
+    return data.drop(columns=empty) if len(data) else data
+
+
 def table_html(data: pd.DataFrame) -> str:
     """A table as HTML with inline styles, a caption and header scopes."""
     caption = html.escape(getattr(data, "caption", "") or "")
+    data = _filled(data)
     head = "".join(f'<th scope="col" style="{_CELL}left">{html.escape(str(name))}</th>' for name in data.columns)
     body = "".join(
         "<tr>" + "".join(_cell(name, value) for name, value in zip(data.columns, row, strict=True)) + "</tr>"
@@ -149,6 +163,7 @@ def table_html(data: pd.DataFrame) -> str:
 def terminal_table(data: pd.DataFrame) -> RichTable:
     """A table for a terminal."""
     caption = escape(getattr(data, "caption", "") or "")
+    data = _filled(data)
     made = RichTable(title=caption, title_justify="left", title_style="bold")
     for name in data.columns:
         made.add_column(
@@ -244,9 +259,3 @@ def json_rows(data: pd.DataFrame) -> list[dict[str, Any]]:
     """A table's rows as JSON values: no NaN, no numpy types."""
     made: list[dict[str, Any]] = json.loads(data.to_json(orient="records", default_handler=str))
     return made
-
-
-def short(data: Table) -> Table:
-    """The table without the columns that are empty in every row: what fits a terminal."""
-    empty = [name for name in data.columns if all(_text(value) == "" for value in data[name])]
-    return data.drop(columns=empty)
