@@ -162,6 +162,8 @@ def apply_on(connection: Connection, changes: Sequence[Change], token: str, time
     try:
         done = connection.run(script(changes, files, token), what="apply", feed=feed, timeout_s=timeout_s)
         error = "" if done.status == 0 else printable(done.stderr) or f"status {done.status}"
+        if "Wrote only" in error:  # tar's words for a short write, which is a full disk or quota
+            error = f"No space left on device: {error}"
     except errors.RunbookError as caught:
         error = caught.message
     took = time.monotonic() - start

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from runbook.fleet import Fleet
 
-__all__ = ["matrix", "ping"]
+__all__ = ["beside", "matrix", "ping"]
 
 _COLUMNS = ["node", "to", "network", "address", "ok", "rtt_ms", "loss_pct", "why", "remedy"]
 _COUNT = 3
@@ -107,6 +107,11 @@ def _explained(row: dict[str, object], found: dict[tuple[str, str, str], dict[st
     else:
         remedy = "the plain address fails too: mend that first"
     return {**row, "remedy": remedy}
+
+
+def beside(pings: pd.DataFrame, value: str = "rtt_ms") -> show.Beside:
+    """Overlay beside underlay, each an N x N table of `value` (rtt_ms or loss_pct)."""
+    return show.Beside(*(matrix(pings, network, value) for network in ("overlay", "underlay")))
 
 
 def matrix(pings: pd.DataFrame, network: str, value: str = "rtt_ms") -> show.Table:

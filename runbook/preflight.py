@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 __all__ = ["checks", "facts"]
 
 _COLUMNS = [
-    "node", "host", "distribution", "kernel", "arch", "systemd", "unit_dirs", "tools", "missing_tools", "iface",
-    "iptables", "data_free_bytes", "wal_free_bytes", "clock_offset_ms", "listeners", "vxlan", "br_netfilter",
-    "ip_forward",
+    "node", "host", "distribution", "kernel", "arch", "systemd", "iface", "clock_offset_ms", "data_free_bytes",
+    "wal_free_bytes", "listeners", "vxlan", "br_netfilter", "ip_forward", "iptables", "missing_tools", "unit_dirs",
+    "tools",
 ]  # fmt: skip
 _TOOLS = "systemctl systemd-analyze journalctl tar gzip sha256sum base64 stat flock mktemp ip bridge ping ss"
 _NEEDED_FREE_BYTES = 1 << 30
@@ -67,9 +67,9 @@ def facts(fleet: Fleet) -> show.Table:
     """Read what each node is, in one round trip.
 
     Returns:
-        One row a node: node, host, distribution, kernel, arch, systemd, unit_dirs, tools (paths), missing_tools, iface
-        (the one that carries the node's own address), iptables, data_free_bytes, wal_free_bytes, clock_offset_ms
-        (against this machine), listeners (of 2379, 2380 TCP and 8472 UDP), vxlan, br_netfilter, ip_forward.
+        One row a node: node, host, distribution, kernel, arch, systemd (version), iface (the one that carries the
+        node's own address), clock_offset_ms (against this machine), data_free_bytes, wal_free_bytes, listeners (of
+        2379, 2380 TCP and 8472 UDP), vxlan, br_netfilter, ip_forward, iptables, missing_tools, unit_dirs, tools (paths).
 
     Raises:
         NodeError: nodes can't be reached; all of them are listed.

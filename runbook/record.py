@@ -83,7 +83,7 @@ def read(path: Path) -> Executed:
         ename=failed[0].ename if failed else "",
         evalue=failed[0].evalue if failed else "",
         never_ran=never_ran,
-        tables=tuple(_table(data[show.TABLE_MIME]) for data in _data(outputs) if show.TABLE_MIME in data),
+        tables=tuple(_table(one) for data in _data(outputs) for one in data.get(show.TABLE_MIME, ())),
         plan=plans[-1] if plans else None,
     )
 

@@ -42,6 +42,8 @@ CHIPS = {
 _RICH = {"#116329": "green", "#6b4e00": "yellow", "#0a3069": "cyan", "#424a53": "dim", "#a40e26": "red"}
 _CELL = "padding:2px 8px;vertical-align:top;text-align:"
 _LONG = 48
+#: A list longer than this is shown by its length and first entries.
+_MANY = 4
 #: What a notebook keeps of a table and of a plan for programs.
 TABLE_MIME = "application/vnd.runbook.table+json"
 PLAN_COLUMNS = ("node", "resource", "action", "why", "current", "desired")
@@ -63,12 +65,31 @@ class Table(pd.DataFrame):
 
     def _repr_mimebundle_(self, **_options: object) -> dict[str, Any]:
         # The data itself goes into the record too: a summary reads numbers, not HTML.
-        data = json.loads(self.to_json(orient="split", index=False, default_handler=str))
-        shown = {"text/html": table_html(self), "text/plain": table_text(self)}
-        return {TABLE_MIME: {"caption": self.caption, **data}, **shown}
+        return {TABLE_MIME: [kept(self)], "text/html": table_html(self), "text/plain": table_text(self)}
 
     def __repr__(self) -> str:
         return table_text(self)
+
+
+class Beside:
+    """Tables that are shown beside each other."""
+
+    def __init__(self, *tables: Table) -> None:
+        self.tables = tables
+
+    def _repr_mimebundle_(self, **_options: object) -> dict[str, Any]:
+        cells = "".join(f'<td style="vertical-align:top">{table_html(one)}</td>' for one in self.tables)
+        shown = {"text/html": f"<table><tr>{cells}</tr></table>", "text/plain": repr(self)}
+        return {TABLE_MIME: [kept(one) for one in self.tables], **shown}
+
+    def __repr__(self) -> str:
+        return "\n".join(map(table_text, self.tables))
+
+
+def kept(data: Table) -> dict[str, Any]:
+    """What a notebook keeps of a table for programs: caption, columns and data as JSON values."""
+    values = json.loads(data.to_json(orient="split", index=False, default_handler=str))
+    return {"caption": data.caption, **values}
 
 
 def rows(data: pd.DataFrame) -> list[dict[str, Any]]:
@@ -111,7 +132,8 @@ def _text(value: object) -> str:
     if isinstance(value, float):
         return f"{value:,.2f}" if abs(value) < 100 else f"{value:,.0f}"  # noqa: PLR2004 - three digits are enough
     if isinstance(value, list | tuple):
-        return ", ".join(map(_text, value))
+        named = ", ".join(map(_text, value[:2]))
+        return f"{len(value)}: {named}, …" if len(value) > _MANY else named
     return clean(str(value))
 
 
@@ -135,6 +157,9 @@ def _cell(column: Hashable, value: object) -> str:
     text = _text(value)
     number = isinstance(value, int | float) and not isinstance(value, bool)
     align = _CELL + ("right" if number else "left")
+    if isinstance(value, list | tuple) and len(value) > _MANY:
+        whole = html.escape(clean(", ".join(map(str, value))))
+        return f'<td style="{align}" title="{whole}">{html.escape(text)}</td>'
     if "\n" not in text and len(text) > _LONG and " " not in text:
         short = f"{text[:20]}…{text[-20:]}"
         return f'<td style="{align}" title="{html.escape(text)}"><code>{html.escape(short)}</code></td>'
