@@ -17,6 +17,7 @@ from runbook import apply, errors, show
 from runbook.approval import approved
 from runbook.fleet import Fleet, values
 from runbook.resources import PRELUDE, Change, Found, Resource
+from runbook.ssh import clean
 
 if TYPE_CHECKING:
     from runbook.apply import Result
@@ -84,7 +85,7 @@ class Plan:
     @property
     def id(self) -> str:
         """A hash of what would change: the same plan has the same id, today and on another machine."""
-        rows = sorted([c.node, c.resource, c.action, c.digest] for c in self.changes)
+        rows = sorted([c.node, c.resource, c.action, c.digest, "refused" if c.refusal else ""] for c in self.changes)
         text = json.dumps([self.title, self.fleet.cluster.name, rows])
         # The letter in front keeps YAML and papermill from reading an id such as 123456789e10 as a number.
         return "p" + hashlib.sha256(text.encode()).hexdigest()[:12]
@@ -127,7 +128,7 @@ class Plan:
         if self.empty:
             return f"<p>{show.chip('none')} {html.escape(self.headline)}</p>" + show.notes_html(self.notes)
         diffs = "".join(
-            f"<details><summary>{html.escape(f'{c.node} {c.resource}')}</summary>{show.diff_html(c.diff)}</details>"
+            f"<details><summary>{html.escape(clean(f'{c.node} {c.resource}'))}</summary>{show.diff_html(c.diff)}</details>"
             for c in self.changes
             if c.diff
         )
@@ -137,7 +138,7 @@ class Plan:
         if self.empty:
             return "\n".join([self.headline, *self.notes])
         diffs = [change.diff for change in self.changes if change.diff]
-        return "\n\n".join([show.table_text(self.table()), *diffs, *self.notes])
+        return "\n\n".join([show.table_text(self.table()), *map(clean, [*diffs, *self.notes])])
 
     async def apply(self, approve: bool | str = False) -> show.Table:  # noqa: FBT001, FBT002 - the notebooks' parameter
         """Make the changes once they are approved; an empty plan needs no approval.

@@ -69,7 +69,7 @@ def facts(fleet: Fleet) -> show.Table:
     Returns:
         One row a node: node, host, distribution, kernel, arch, systemd (version), iface (the one that carries the
         node's own address), clock_offset_ms (against this machine), data_free_bytes, wal_free_bytes, listeners (of
-        2379, 2380 TCP and 8472 UDP), vxlan, br_netfilter, ip_forward, iptables, missing_tools, unit_dirs, tools (paths).
+        2379, 2380 TCP and 8472 UDP), vxlan, br_netfilter, ip_forward, iptables, missing_tools, unit_dirs, tools.
 
     Raises:
         NodeError: nodes can't be reached; all of them are listed.
