@@ -11,9 +11,12 @@ from runbook.resources import Directory, File, Resource
 from runbook.ssh import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from runbook.artifacts import Binary
-    from runbook.fleet import Fleet
+    from runbook.fleet import Fleet, Outcome
     from runbook.params import Cluster, Node
+    from runbook.ssh import Completed
 
 __all__ = ["install", "versions"]
 
@@ -27,13 +30,16 @@ def _wanted(cluster: Cluster, node: Node) -> list[tuple[Literal["etcd", "flannel
     return wanted
 
 
-def _fetched(fleet: Fleet) -> dict[str, list[Binary]]:
-    """The binaries of each node, by node name; fetched once for each product and architecture."""
+def _machines(fleet: Fleet) -> dict[str, Outcome[Completed]]:
+    return fleet.run("uname -m", what="uname -m")
+
+
+def _fetched(fleet: Fleet, machines: Mapping[str, Completed]) -> dict[str, list[Binary]]:
+    """The binaries of each of these nodes, by node name; fetched once for each product and architecture."""
     cluster = fleet.cluster
-    machines = values(fleet.run("uname -m", what="uname -m"))
     fetched: dict[tuple[str, str, str], tuple[Binary, ...]] = {}
     result: dict[str, list[Binary]] = {}
-    for node in cluster.nodes:
+    for node in (node for node in cluster.nodes if node.name in machines):
         arch = artifacts.arch(machines[node.name].check().text)
         for product, version in _wanted(cluster, node):
             key = (product, version, arch)
@@ -52,7 +58,7 @@ def install(fleet: Fleet) -> plan.Plan:
     The binaries come from the cache, the mirrors, the release site or a Go build on this side, in this order; each
     checksum is compared first, and the plan notes with what.
     """
-    binaries = _fetched(fleet)
+    binaries = _fetched(fleet, values(_machines(fleet)))
     folder = fleet.cluster.bin_dir
     resources: dict[str, list[Resource]] = {
         name: [Directory(folder), *(File(f"{folder}/{one.name}", one, 0o755) for one in files)]
@@ -72,8 +78,9 @@ def versions(fleet: Fleet) -> show.Table:
     Returns:
         One row a node and file: node, path, ok, version (told by the binary), sha256, bytes, why, remedy.
     """
-    rows = []
-    binaries = _fetched(fleet)
+    rows: list[dict[str, object]] = []
+    machines = _machines(fleet)
+    binaries = _fetched(fleet, {name: one.value for name, one in machines.items() if one.value is not None})
     folder = fleet.cluster.bin_dir
 
     def script(node: Node) -> str:
@@ -85,7 +92,11 @@ def versions(fleet: Fleet) -> show.Table:
             lines.append(f'echo "$(sha256sum <{path} | cut -c1-64)|$(stat -c %s {path})|$({told})"')
         return "\n".join(lines)
 
-    for outcome in fleet.run(script, what="versions of the binaries").values():
+    for name, machine in machines.items():
+        if machine.error:
+            rows.append({"node": name, "ok": False, "why": machine.error.message, "remedy": machine.error.remedy})
+    nodes = [node for node in fleet.cluster.nodes if node.name in binaries]
+    for outcome in fleet.run(script, what="versions of the binaries", nodes=nodes).values():
         text = printable(outcome.value.text, 20_000).splitlines() if outcome.value else []
         for one, line in zip(binaries[outcome.node.name], [*text, *[""] * 9], strict=False):
             sha256, size, told = [*line.split("|", 2), "", "", ""][:3]

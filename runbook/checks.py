@@ -27,15 +27,14 @@ def expect(table: pd.DataFrame, claim: str, *, ok: str = "ok") -> pd.DataFrame:
     """
     if len(table) == 0:
         raise errors.CheckFailed(f"expected that {claim}, but the table has no rows: nothing was there to look at")
-    failing = table[~table[ok].astype(bool)]
+    failing = table[~table[ok].isin([True])]  # an empty cell is no yes
     if len(failing) == 0:
         return table
     show.display(table)
     lines = []
     for row in show.rows(failing):
-        names = [
-            str(row[name]) for name in ("node", "endpoint", "check", "unit", "lease", "to", "path") if row.get(name)
-        ]
-        line = f"{' '.join(names)}: {row.get('why') or 'does not hold'}"
-        lines.append(line + (f"\n    -> {row['remedy']}" if row.get("remedy") else ""))
+        told = {name: value for name, value in row.items() if isinstance(value, str) and value}
+        names = [told[name] for name in _NAMES if name in told]
+        line = f"{' '.join(names)}: {told.get('why', 'does not hold')}"
+        lines.append(line + (f"\n    -> {told['remedy']}" if "remedy" in told else ""))
     raise errors.CheckFailed("\n".join([f"expected that {claim}; {len(failing)} of {len(table)} rows don't:", *lines]))

@@ -145,7 +145,10 @@ def together(failed: list[RunbookError]) -> RunbookError:
     if len(failed) == 1:
         return failed[0]
     kinds = {type(error) for error in failed}
-    kind = kinds.pop() if len(kinds) == 1 else max(kinds, key=lambda one: one.exit_status)
-    if not issubclass(kind, NodeError) and any(isinstance(error, NodeError) for error in failed):
+    if len(kinds) == 1:
+        kind = kinds.pop()
+    elif any(isinstance(error, NodeError) for error in failed):
         kind = NodeError
+    else:
+        kind = max(kinds, key=lambda one: (one.exit_status, one.__name__))
     return kind("\n".join([f"{len(failed)} nodes:", *map(str, failed)]))

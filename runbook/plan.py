@@ -128,8 +128,9 @@ class Plan:
         if self.empty:
             return f"<p>{show.chip('none')} {html.escape(self.headline)}</p>" + show.notes_html(self.notes)
         diffs = "".join(
-            f"<details><summary>{html.escape(clean(f'{c.node} {c.resource}'))}</summary>{show.diff_html(c.diff)}</details>"
+            f"<details><summary>{html.escape(clean(name))}</summary>{show.diff_html(c.diff)}</details>"
             for c in self.changes
+            for name in [f"{c.node} {c.resource}"]
             if c.diff
         )
         return show.table_html(self.table()) + diffs + show.notes_html(self.notes)
@@ -200,6 +201,12 @@ class Plan:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(asyncio.shield(work), 0.25)
             return work.result()
+        except BaseException:
+            # The cell's stop button, Ctrl-C: the worker threads can't be stopped, but without their connections the
+            # nodes' scripts end and remove what they staged.
+            self.fleet.journal.note("", f"apply {self.title}", "failed", "interrupted")
+            self.fleet.close()
+            raise
         finally:
             end()
             progress.close()

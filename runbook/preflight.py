@@ -9,7 +9,6 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from runbook import show, versions
-from runbook.fleet import values
 from runbook.resources import content
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ __all__ = ["checks", "facts"]
 _COLUMNS = [
     "node", "host", "distribution", "kernel", "arch", "systemd", "iface", "clock_offset_ms", "data_free_bytes",
     "wal_free_bytes", "listeners", "vxlan", "br_netfilter", "ip_forward", "iptables", "missing_tools", "unit_dirs",
-    "tools",
+    "tools", "why",
 ]  # fmt: skip
 _TOOLS = "systemctl systemd-analyze journalctl tar gzip sha256sum base64 stat flock mktemp ip bridge ping ss"
 _NEEDED_FREE_BYTES = 1 << 30
@@ -71,8 +70,7 @@ def facts(fleet: Fleet) -> show.Table:
         node's own address), clock_offset_ms (against this machine), data_free_bytes, wal_free_bytes, listeners (of
         2379, 2380 TCP and 8472 UDP), vxlan, br_netfilter, ip_forward, iptables, missing_tools, unit_dirs, tools.
 
-    Raises:
-        NodeError: nodes can't be reached; all of them are listed.
+        A node that does not answer has only node, host and why.
     """
     script = _script(fleet.cluster)
     clocks: dict[str, float] = {}
@@ -83,8 +81,13 @@ def facts(fleet: Fleet) -> show.Table:
         text: str = connection.run(script, what="read the node").check().text
         return text
 
-    texts = values(fleet.each(work))
-    rows = [_row(node, texts[node.name], clocks[node.name]) for node in fleet.cluster.nodes]
+    rows: list[dict[str, object]] = []
+    for name, outcome in fleet.each(work).items():
+        if outcome.value is None:
+            why = outcome.error.message if outcome.error else "no answer"
+            rows.append({"node": name, "host": outcome.node.host, "why": why})
+        else:
+            rows.append(_row(outcome.node, outcome.value, clocks[name]))
     return show.table(rows, _COLUMNS, "What the nodes are")
 
 
@@ -154,6 +157,10 @@ def checks(table: pd.DataFrame, fleet: Fleet) -> show.Table:
     by_node = {row["node"]: row for row in show.rows(table)}
     rows = []
     for node in fleet.cluster.nodes:
+        if by_node[node.name]["why"] and isinstance(by_node[node.name]["why"], str):
+            row = {"node": node.name, "check": "reachable", "ok": False, "state": "failed"}
+            rows.append({**row, "why": by_node[node.name]["why"], "remedy": "bring the node up, or its SSH login"})
+            continue
         for check in _CHECKS:
             if check.role and check.role not in node.roles:
                 continue

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table as RichTable
+from rich.text import Text
 
 from runbook.ssh import clean
 
@@ -132,8 +132,9 @@ def _text(value: object) -> str:
     if isinstance(value, float):
         return f"{value:,.2f}" if abs(value) < 100 else f"{value:,.0f}"  # noqa: PLR2004 - three digits are enough
     if isinstance(value, list | tuple):
-        named = ", ".join(map(_text, value[:2]))
-        return f"{len(value)}: {named}, …" if len(value) > _MANY else named
+        many = len(value) > _MANY
+        named = ", ".join(map(_text, value[:2] if many else value))
+        return f"{len(value)}: {named}, …" if many else named
     return clean(str(value))
 
 
@@ -187,21 +188,22 @@ def table_html(data: pd.DataFrame) -> str:
 
 def terminal_table(data: pd.DataFrame) -> RichTable:
     """A table for a terminal."""
-    caption = escape(getattr(data, "caption", "") or "")
+    # Text, not strings: rich reads markup and emoji names (`:a:` in an address) out of those.
+    caption = Text(clean(getattr(data, "caption", "") or ""))
     data = _filled(data)
     made = RichTable(title=caption, title_justify="left", title_style="bold")
     for name in data.columns:
         made.add_column(
-            escape(str(name)), justify="right" if data[name].dtype.kind in "if" else "left", overflow="fold"
+            Text(clean(str(name))), justify="right" if data[name].dtype.kind in "if" else "left", overflow="fold"
         )
     for row in data.itertuples(index=False, name=None):
-        cells = []
+        cells: list[Text] = []
         for name, value in zip(data.columns, row, strict=True):
             if word := _word(name, value):
                 symbol, colour, _ = CHIPS[word]
-                cells.append(f"[{_RICH[colour]}]{symbol} {word}[/]")
+                cells.append(Text(f"{symbol} {word}", _RICH[colour]))
             else:
-                cells.append(escape(_text(value)))
+                cells.append(Text(_text(value)))
         made.add_row(*cells)
     return made
 

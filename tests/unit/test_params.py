@@ -81,7 +81,7 @@ def test_only_name_and_nodes_are_needed() -> None:
 
 def test_every_key_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every key takes a value; paths here are resolved against the file's folder, paths there are normalised."""
-    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("HOME", "/srv/me")
     file = shutil.copy(HERE / "everything.yaml", tmp_path)
     cluster = params.load(str(file))
     assert cluster.etcd_nodes == cluster.nodes[:1]
@@ -91,7 +91,7 @@ def test_every_key_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         "user": "ops",
         "port": 2222,
         "key_file": tmp_path / "keys/id",
-        "known_hosts": Path("/home/me/kh"),
+        "known_hosts": Path("/srv/me/kh"),
         "sudo": True,
         "jump": "me@gate:2022",
         "connect_timeout_s": 5,

@@ -1,0 +1,138 @@
+"""What the etcd cluster says of itself: endpoints, members, alarms."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from runbook import etcdctl, show, versions
+
+if TYPE_CHECKING:
+    from runbook.fleet import Fleet
+
+_ENDPOINT_COLUMNS = [
+    "endpoint", "node", "ok", "took_ms", "version", "db_bytes", "leader", "raft_term", "raft_index", "why", "remedy",
+]  # fmt: skip
+
+
+def endpoints(fleet: Fleet) -> show.Table:
+    """Every member's endpoint, asked through the first node that answers.
+
+    Returns:
+        One row an endpoint: endpoint, node, ok (healthy), took_ms, version, db_bytes, leader, raft_term, raft_index,
+        why, remedy.
+    """
+    cluster = fleet.cluster
+    health = etcdctl.command(cluster, "endpoint", "health", "-w", "json")
+    status = etcdctl.command(cluster, "endpoint", "status", "-w", "json")
+    # 3.3 has no JSON for health: there the plain text is read.
+    plain = etcdctl.command(cluster, "endpoint", "health")
+    script = f"""
+work=$(mktemp -d) || exit 1
+trap 'rm -rf "$work"' EXIT
+{health if versions.health_is_json(cluster.etcd.version) else plain} >"$work/h" 2>"$work/he" &
+{status} >"$work/s" 2>"$work/se" &
+wait
+cat "$work/h"; echo @; cat "$work/s"; echo @; cat "$work/he" "$work/se"
+"""
+    text = fleet.first(cluster.etcd_nodes, script, what="etcdctl endpoint health and status").text
+    first, second, said = [*text.split("\n@\n"), "", ""][:3] if "\n@\n" in text else ("", "", text)
+    healths = {row["endpoint"]: row for row in etcdctl.as_json(first) or []}
+    statuses = {row["Endpoint"]: row["Status"] for row in etcdctl.as_json(second) or []}
+    rows = []
+    for node, endpoint in zip(cluster.etcd_nodes, etcdctl.endpoints(cluster), strict=True):
+        row = _endpoint_row(endpoint, healths.get(endpoint), statuses.get(endpoint), first + said)
+        rows.append({"endpoint": endpoint, "node": node.name, **row})
+    return show.table(rows, _ENDPOINT_COLUMNS, "etcd endpoints")
+
+
+def _endpoint_row(
+    endpoint: str, health: dict[str, Any] | None, status: dict[str, Any] | None, said: str
+) -> dict[str, object]:
+    ok = bool(health.get("health")) if health else f"{endpoint} is healthy" in said
+    row: dict[str, object] = {"ok": ok}
+    if health:
+        row["took_ms"] = _milliseconds(str(health.get("took", "")))
+    if status:
+        header = status.get("header", {})
+        row |= {
+            "version": status.get("version", ""),
+            "db_bytes": status.get("dbSize"),
+            "leader": bool(status.get("leader")) and status.get("leader") == header.get("member_id"),
+            "raft_term": status.get("raftTerm"),
+            "raft_index": status.get("raftIndex"),
+        }
+    if not ok:
+        lines = [line for line in said.splitlines() if endpoint.removeprefix("https://") in line]
+        why = (
+            (health or {}).get("error") or "; ".join((status or {}).get("errors", [])) or (lines or [said.strip()])[-1]
+        )
+        row["why"] = f"unhealthy: {why[-300:] or 'no answer'}"
+        row["remedy"] = "is etcd.service active there (phase 04), and TCP 2379 and 2380 open between the nodes?"
+    return row
+
+
+_UNITS_MS = {"ns": 1e-6, "µs": 1e-3, "us": 1e-3, "ms": 1.0, "m": 60_000.0, "s": 1000.0}
+
+
+def _milliseconds(took: str) -> float | None:
+    """A Go duration of one unit, such as 5.79ms or 1.2s, in milliseconds."""
+    for unit, factor in _UNITS_MS.items():
+        if took.endswith(unit):
+            try:
+                return float(took.removesuffix(unit)) * factor
+            except ValueError:
+                return None
+    return None
+
+
+def members(fleet: Fleet) -> show.Table:
+    """The members as the cluster knows them, held against the params.
+
+    Returns:
+        One row a member: node, member_id (hex, as etcd's log prints it), started, peer_urls, client_urls, ok, why,
+        remedy.
+    """
+    cluster = fleet.cluster
+    script = etcdctl.command(cluster, "member", "list", "-w", "json")
+    done = fleet.first(cluster.etcd_nodes, script, what="etcdctl member list")
+    listed = (etcdctl.as_json(done.check("is etcd running? phase 04").text) or {}).get("members", [])
+    rows = []
+    wanted = {f"https://{node.host}:2380": node for node in cluster.etcd_nodes}
+    for member in listed:
+        urls = member.get("peerURLs", [])
+        node = next((wanted.pop(url) for url in urls if url in wanted), None)
+        started = bool(member.get("name"))
+        why = "" if node and started else "not started yet" if node else "a member that the params don't name"
+        rows.append(
+            {
+                "node": node.name if node else member.get("name", ""),
+                "member_id": f"{int(member['ID']):x}",
+                "started": started,
+                "peer_urls": urls,
+                "client_urls": member.get("clientURLs", []),
+                "ok": not why,
+                "why": why,
+                "remedy": "" if not why else "`etcdctl member remove ID`, or name it in the params",
+            }
+        )
+    for url, node in wanted.items():
+        why, remedy = f"not a member: no member has {url}", f"`etcdctl member add {node.name} --peer-urls={url}`"
+        rows.append({"node": node.name, "ok": False, "started": False, "why": why, "remedy": remedy})
+    columns = ["node", "member_id", "started", "peer_urls", "client_urls", "ok", "why", "remedy"]
+    return show.table(rows, columns, "etcd members")
+
+
+def alarms(fleet: Fleet) -> show.Table:
+    """The alarms that are raised; no rows is the good case.
+
+    Returns:
+        One row an alarm: member_id, alarm, remedy.
+    """
+    script = etcdctl.command(fleet.cluster, "alarm", "list")
+    done = fleet.first(fleet.cluster.etcd_nodes, script, what="etcdctl alarm list").check("is etcd running? phase 04")
+    rows = []
+    for line in filter(None, done.text.splitlines()):
+        found = dict(part.strip().split(":", 1) for part in line.split(" ") if ":" in part)
+        remedy = "compact, defragment each member, then `etcdctl alarm disarm`"
+        rows.append({"member_id": found.get("memberID", ""), "alarm": found.get("alarm", line), "remedy": remedy})
+    return show.table(rows, ["member_id", "alarm", "remedy"], "etcd alarms: none" if not rows else "etcd alarms")
