@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from runbook import apply, errors, show
 from runbook.approval import approved
 from runbook.fleet import Fleet, values
+from runbook.progress import Progress
 from runbook.resources import PRELUDE, Change, Found, Resource
 from runbook.ssh import clean
 
@@ -192,7 +193,7 @@ class Plan:
 
     async def _run_in_thread(self) -> list[Result]:
         """Work beside the event loop, so that the notebook can show progress and be interrupted."""
-        progress = show.Progress(self.title)
+        progress = Progress(self.title)
         end = self.fleet.journal.listen(lambda step: progress.note(step.node, step.step, step.state, step.detail))
         work = asyncio.ensure_future(asyncio.to_thread(self._rollout, self.fleet, self.changes))
         try:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import html
 import io
 import json
-import time
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -41,7 +41,9 @@ CHIPS = {
 }
 _RICH = {"#116329": "green", "#6b4e00": "yellow", "#0a3069": "cyan", "#424a53": "dim", "#a40e26": "red"}
 _CELL = "padding:2px 8px;vertical-align:top;text-align:"
-_LONG = 48
+_LONG, _ENDS = 31, 8
+#: A table of more columns than this stands on its side in a terminal: a line a column, a column a row.
+_WIDE = 10
 #: A list longer than this is shown by its length and first entries.
 _MANY = 4
 #: What a notebook keeps of a table and of a plan for programs.
@@ -138,6 +140,18 @@ def _text(value: object) -> str:
     return clean(str(value))
 
 
+def _shown(column: Hashable, value: object) -> tuple[str, str]:
+    """A cell's text, and the whole of it where that was shortened ('' otherwise)."""
+    if isinstance(value, Integral) and not isinstance(value, bool) and str(column).endswith("bytes"):
+        return f"{value:,}", ""
+    text = _text(value)
+    if isinstance(value, list | tuple) and len(value) > _MANY:
+        return text, clean(", ".join(map(str, value)))
+    if len(text) > _LONG and " " not in text and "\n" not in text:
+        return f"{text[:_ENDS]}…{text[-_ENDS:]}", text
+    return text, ""
+
+
 def _word(column: Hashable, value: object) -> str:
     """The chip's word of a cell, or '' where the cell is plain text."""
     if column == "ok":
@@ -155,16 +169,11 @@ def chip(word: str) -> str:
 def _cell(column: Hashable, value: object) -> str:
     if word := _word(column, value):
         return f'<td style="{_CELL}left">{chip(word)}</td>'
-    text = _text(value)
+    text, whole = _shown(column, value)
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    align = _CELL + ("right" if number else "left")
-    if isinstance(value, list | tuple) and len(value) > _MANY:
-        whole = html.escape(clean(", ".join(map(str, value))))
-        return f'<td style="{align}" title="{whole}">{html.escape(text)}</td>'
-    if "\n" not in text and len(text) > _LONG and " " not in text:
-        short = f"{text[:20]}…{text[-20:]}"
-        return f'<td style="{align}" title="{html.escape(text)}"><code>{html.escape(short)}</code></td>'
-    return f'<td style="{align};white-space:pre-wrap">{html.escape(text)}</td>'
+    title = f' title="{html.escape(whole)}"' if whole else ""
+    style = f"{_CELL}{'right' if number else 'left'};white-space:pre-wrap"
+    return f'<td style="{style}"{title}>{html.escape(text)}</td>'
 
 
 def _filled(data: pd.DataFrame) -> pd.DataFrame:
@@ -187,10 +196,13 @@ def table_html(data: pd.DataFrame) -> str:
 
 
 def terminal_table(data: pd.DataFrame) -> RichTable:
-    """A table for a terminal."""
+    """A table for a terminal; a wide one of few rows stands on its side."""
     # Text, not strings: rich reads markup and emoji names (`:a:` in an address) out of those.
     caption = Text(clean(getattr(data, "caption", "") or ""))
     data = _filled(data)
+    turned = len(data.columns) > _WIDE and len(data) < _WIDE
+    if turned:
+        data = data.astype(object).set_index(data.columns[0]).T.reset_index(names=str(data.columns[0]))
     made = RichTable(title=caption, title_justify="left", title_style="bold")
     for name in data.columns:
         made.add_column(
@@ -199,11 +211,12 @@ def terminal_table(data: pd.DataFrame) -> RichTable:
     for row in data.itertuples(index=False, name=None):
         cells: list[Text] = []
         for name, value in zip(data.columns, row, strict=True):
-            if word := _word(name, value):
+            column = row[0] if turned and name != data.columns[0] else name
+            if word := _word(column, value):
                 symbol, colour, _ = CHIPS[word]
                 cells.append(Text(f"{symbol} {word}", _RICH[colour]))
             else:
-                cells.append(Text(_text(value)))
+                cells.append(Text(_shown(column, value)[0]))
         made.add_row(*cells)
     return made
 
@@ -240,46 +253,6 @@ def display(shown: object) -> None:
 def notes_html(notes: Iterable[str], word: str = "warning") -> str:
     """Notes beside a table, a chip and a line each."""
     return "".join(f"<p>{chip(word)} {html.escape(clean(note))}</p>" for note in notes)
-
-
-class Progress:
-    """One display of a running apply, a line a node, updated in place; its last state is one line in the record."""
-
-    def __init__(self, title: str) -> None:
-        self._title = title
-        self._lines: dict[str, str] = {}
-        self._shown = ""
-        self._failed = False
-        self._handle: Any = None
-        self._start = time.monotonic()
-
-    def note(self, node: str, step: str, state: str, detail: str) -> None:
-        """Take a step; safe from any thread, shown at the next update."""
-        self._failed |= state == "failed"
-        self._lines[node] = f"{node or '(here)'}: {step} {state} {detail}".rstrip()
-
-    def update(self) -> None:
-        """Show the lines where they have changed; only the cell's own thread calls this."""
-        self._set("\n".join(self._lines[name] for name in sorted(self._lines)))
-
-    def close(self) -> None:
-        """Leave one line."""
-        took = f"{time.monotonic() - self._start:.1f} s"
-        self._set(f"{self._title}: {'failed after' if self._failed else 'applied in'} {took}")
-
-    def _set(self, text: str) -> None:
-        from IPython.core.getipython import get_ipython  # noqa: PLC0415 - the command line need not load IPython
-
-        if text == self._shown or not text or get_ipython() is None:
-            return
-        from IPython.display import display as ipython_display  # noqa: PLC0415
-
-        self._shown = text
-        bundle = {"text/html": f"<pre>{html.escape(clean(text))}</pre>", "text/plain": clean(text)}
-        if self._handle is None:
-            self._handle = ipython_display(bundle, raw=True, display_id=True)  # type: ignore[no-untyped-call]
-        else:
-            self._handle.update(bundle, raw=True)
 
 
 def json_rows(data: pd.DataFrame) -> list[dict[str, Any]]:
