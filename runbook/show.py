@@ -142,7 +142,7 @@ def _text(value: object) -> str:
 
 def _shown(column: Hashable, value: object) -> tuple[str, str]:
     """A cell's text, and the whole of it where that was shortened ('' otherwise)."""
-    if isinstance(value, Integral) and not isinstance(value, bool) and str(column).endswith("bytes"):
+    if isinstance(value, Integral) and str(column).endswith("bytes"):
         return f"{value:,}", ""
     text = _text(value)
     if isinstance(value, list | tuple) and len(value) > _MANY:
