@@ -76,7 +76,8 @@ def versions(fleet: Fleet) -> show.Table:
     """What is in `bin_dir`, as the binaries themselves tell it.
 
     Returns:
-        One row a node and file: node, path, ok, version (told by the binary), sha256, bytes, why, remedy.
+        One row a node and file: node, path, ok, version (told by the binary), sha256, bytes, source and compared_with
+        (where this side's copy comes from, and what its checksum was compared with), why, remedy.
     """
     rows: list[dict[str, object]] = []
     machines = _machines(fleet)
@@ -110,9 +111,11 @@ def versions(fleet: Fleet) -> show.Table:
                     "version": told,
                     "sha256": sha256,
                     "bytes": int(size) if size.isdigit() else None,
+                    "source": one.source,
+                    "compared_with": one.compared_with,
                     "why": why,
                     "remedy": "run phase 01 again" if why else "",
                 }
             )
-    columns = ["node", "path", "ok", "version", "sha256", "bytes", "why", "remedy"]
+    columns = ["node", "path", "ok", "version", "sha256", "bytes", "source", "compared_with", "why", "remedy"]
     return show.table(rows, columns, f"Binaries in {folder}")
