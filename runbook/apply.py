@@ -8,6 +8,7 @@ whatever reason, removes what it staged; what a power cut leaves is removed by t
 from __future__ import annotations
 
 import hashlib
+import os
 import posixpath
 import tarfile
 import time
@@ -15,7 +16,7 @@ from dataclasses import dataclass, replace
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from runbook import errors
+from runbook import errors, lock_script
 from runbook.resources import Change, Payload, staging_folder
 from runbook.secret import Secret
 from runbook.ssh import printable
@@ -43,6 +44,7 @@ _SCRIPT = """\
 set -eu
 umask 077
 # One run at a time changes a node; the lock goes with this process, whatever ends it.
+{guard}
 exec 9</run
 flock -n 9 || {{ echo 'another run is changing this node now: wait for its end, then run again' >&2; exit 75; }}
 clean() {{ rm -rf {staging}; }}
@@ -89,7 +91,8 @@ def script(changes: Sequence[Change], files: Sequence[tuple[int, Payload]], toke
     stages = " ".join(quote(_stage(folder, token)) for folder in folders) or "''"
     leftovers = [f"rm -rf {quote(folder)}/.runbook-*" for folder in folders]
     parts = {"before": before, "receive": receive, "rename": rename, "after": after, "leftovers": leftovers}
-    return _SCRIPT.format(staging=stages, **{name: "\n".join(lines) for name, lines in parts.items()})
+    guard = lock_script.guard(os.environ.get(lock_script.TOKEN_VARIABLE, ""), lock_script.FOLDER)
+    return _SCRIPT.format(guard=guard, staging=stages, **{name: "\n".join(lines) for name, lines in parts.items()})
 
 
 def _stage(folder: str, token: str) -> str:

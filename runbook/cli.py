@@ -7,28 +7,32 @@ or refused us.
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as RichTable
 
 from runbook import errors, params, show
+from runbook.cli_records import Records, Sign, local_root
+from runbook.cli_records import register as register_records
 from runbook.sandbox.cli import app as sandbox_app
 from runbook.ssh import clean
 
 if TYPE_CHECKING:
+    from runbook import pipeline
+    from runbook import resume as resuming
     from runbook.fleet import Fleet
     from runbook.phases import Phase
     from runbook.pipeline import PhaseRun
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 app.add_typer(sandbox_app, name="sandbox")
-# Piped into a file a table still needs room: rich would take 80 columns.
-_out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
+register_records(app)
+_out = show.console()
 _Params = Annotated[Path, typer.Argument(metavar="PARAMS", help="A params file, such as params/sandbox.yaml.")]
 _Phases = Annotated[str, typer.Option("--phases", help="Only these, as in 03-05,11.")]
 _Json = Annotated[bool, typer.Option("--json", help="For scripts: JSON on standard output.")]
@@ -40,23 +44,69 @@ def run(
     *,
     approve: Annotated[bool, typer.Option("--approve", help="Apply every plan without asking.")] = False,
     only: _Phases = "",
-    records: Annotated[Path, typer.Option(help="Where the records go.")] = Path("records"),
+    first: Annotated[int, typer.Option("--from", min=0, max=11, help="Begin with this phase.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where the newest record's run broke off.")] = False,
+    accept_changes: Annotated[bool, typer.Option("--accept-changes", help="Resume though params differ.")] = False,
+    take_over: Annotated[bool, typer.Option("--take-over", help="Take the stale lock of a run that is gone.")] = False,
+    records: Records = "records",
+    sign: Sign = None,
 ) -> None:
     """Execute the notebooks in order by papermill; each is saved, also when it fails."""
-    from runbook import phases, pipeline, record  # noqa: PLC0415 - `--help` need not import pandas
+    from runbook import pipeline, record_list, resume as resuming  # noqa: PLC0415, I001 - `--help` need not import them
 
     cluster = params.load(path)
-    chosen = phases.select(only)
     _warn(cluster)
-    folder = record.new_folder(records, cluster)
+    chosen, continues = _chosen(only, first), None
+    if resume:
+        newest = record_list.newest(local_root(records, cluster), cluster.name)
+        going_on = resuming.resumption(newest, cluster, accept_changes=accept_changes)
+        chosen, continues = going_on.chosen, going_on.record.name
+        _out.print(f"resuming {continues} at phase {chosen[0].number:02d}")
+        _say_what_no_longer_holds(path, going_on)
+    options = pipeline.Options(
+        approve=approve or params.load_approve(path), sign_key=sign or params.load_sign_key(path),
+        continues=continues, take_over=take_over,
+    )  # fmt: skip
+    record_run(path, cluster, chosen, records, options)
+
+
+def record_run(
+    path: Path, cluster: params.Cluster, chosen: tuple[Phase, ...], records: str, options: pipeline.Options
+) -> None:
+    """Run the phases, say how it goes, and upload the record where it is wanted elsewhere."""
+    from runbook import pipeline, record, upload  # noqa: PLC0415 - as above
+
+    folder = record.new_folder(local_root(records, cluster), cluster)
     with _out.status("") as status:
         runs = pipeline.run(
-            path, chosen, folder, approve=approve or params.load_approve(path), report=_progress_line,
-            started=lambda phase: status.update(f"{phase.number:02d} {phase.title}"),
+            path, cluster, chosen, folder, options, report=_progress_line,
+            started=lambda phase: status.update(f"{phase.number:02d} {phase.title}"), warn=_say_warning,
         )  # fmt: skip
     _closing(runs, chosen, folder)
+    if upload.is_remote(records):
+        upload.upload(folder, records)
+        _out.print(f"uploaded to {escape(upload.shown(records))}, and read back whole")
     if runs and not runs[-1].ok:
         raise typer.Exit(runs[-1].exit_status)
+
+
+def _chosen(only: str, first: int) -> tuple[Phase, ...]:
+    from runbook import phases  # noqa: PLC0415 - as above
+
+    chosen = tuple(phase for phase in phases.select(only) if phase.number >= first)
+    if not chosen:
+        raise errors.UsageError(f"none of the phases {only} comes after {first}", subject="--from")
+    return chosen
+
+
+def _say_what_no_longer_holds(path: Path, going_on: resuming.Resumption) -> None:
+    from runbook import resume as resuming  # noqa: PLC0415 - as above
+    from runbook.fleet import connect  # noqa: PLC0415
+
+    for phase, what, rows in resuming.no_longer_hold(connect(path, partial=True), going_on.earlier):
+        _out.print(f"[yellow]![/] phase {phase.number:02d} passed then and no longer holds: {escape(clean(what))}")
+        if rows is not None:
+            _out.print(show.terminal_table(rows))
 
 
 def _progress_line(done: PhaseRun) -> None:
@@ -134,10 +184,22 @@ def plan(path: _Params, *, only: _Phases = "", as_json: _Json = False) -> None:
 
 
 @app.command()
-def status(path: _Params, *, only: _Phases = "", as_json: _Json = False) -> None:
+def status(
+    path: _Params,
+    *,
+    only: _Phases = "",
+    as_json: _Json = False,
+    records: Records = "",
+    sign: Sign = None,
+) -> None:
     """Show the verify tables of the phases; nothing is changed. Exit status 1 when a row does not hold."""
-    from runbook import phases  # noqa: PLC0415 - as above
+    from runbook import phases, pipeline  # noqa: PLC0415 - as above
 
+    if records:
+        looking = tuple(phase for phase in phases.select(only) if phase.plan is None)
+        options = pipeline.Options(kind="status", sign_key=sign or params.load_sign_key(path))
+        record_run(path, params.load(path), looking, records, options)
+        return
     fleet = _connect(path, partial=True)
     tables: list[tuple[Phase, show.Table]] = []
     failed: list[errors.RunbookError] = []
@@ -205,17 +267,21 @@ def _connect(path: Path, *, partial: bool = False) -> Fleet:
 
 def _warn(cluster: params.Cluster) -> None:
     for warning in cluster.warnings:
-        Console(stderr=True, highlight=False).print(f"warning: {escape(warning)}")
+        _say_warning(warning)
+
+
+def _say_warning(text: str) -> None:
+    show.console(stderr=True).print(f"warning: {escape(text)}")
 
 
 def main() -> None:
     """Run the command line; what an operator can mend is a message, never a traceback."""
+    # `kill` ends a run as Ctrl-C does: its record is closed and its lock released.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app()
     except errors.RunbookError as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(
-            f"[red]{type(error).__name__}[/]: {escape(clean(str(error)))}"
-        )
+        show.console(stderr=True).print(f"[red]{type(error).__name__}[/]: {escape(clean(str(error)))}")
         sys.exit(error.exit_status)
     except KeyboardInterrupt:
         sys.exit(130)

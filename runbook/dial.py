@@ -6,6 +6,7 @@ paramiko's errors are mapped to ours here and nowhere else (`translate`).
 from __future__ import annotations
 
 import base64
+import contextlib
 import getpass
 import hashlib
 import os
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import paramiko
 from paramiko import ssh_exception
+from paramiko.hostkeys import InvalidHostKey
 
 from runbook import errors
 
@@ -65,7 +67,9 @@ def target(node: Node, ssh: Ssh, *, config_file: Path | None = None) -> Target:
         return getattr(ssh, field) if field in named or option not in found else found[option]
 
     keys = [ssh.key_file] if ssh.key_file and ("key_file" in named or "identityfile" not in found) else []
-    hosts = [Path(ssh.known_hosts)]
+    hosts = [ssh.known_hosts]
+    if "known_hosts" not in named and "userknownhostsfile" in found:
+        hosts = [Path(name).expanduser() for name in found["userknownhostsfile"].split()]
     return Target(
         name=node.name,
         host=str(found.get("hostname", node.host)),
@@ -90,8 +94,9 @@ def _config(path: Path | None) -> paramiko.SSHConfig:
 
 
 def jump_target(through: Target) -> Target:
-    """The jump host of a target, from `[user@]host[:port]`; reached with the same key and known_hosts."""
-    user, _, rest = (through.jump or "").rpartition("@")
+    """The last jump host of a target, from `[user@]host[:port][,…]`; reached with the same key and known_hosts."""
+    before, _, last = (through.jump or "").rpartition(",")
+    user, _, rest = last.rpartition("@")
     host, _, port = rest.partition(":")
     return Target(
         name=f"jump host {host}",
@@ -101,6 +106,7 @@ def jump_target(through: Target) -> Target:
         key_files=through.key_files,
         known_hosts=through.known_hosts,
         timeout_s=through.timeout_s,
+        jump=before or None,
     )
 
 
@@ -142,6 +148,12 @@ def translate(error: BaseException, to: Target) -> errors.RunbookError:
             remedy="if the machine was set up anew, remove the old key: "
             f"ssh-keygen -f {to.known_hosts[0]} -R '{to.host_key_name}'; else someone stands in between: stop here",
         )
+    if isinstance(error, InvalidHostKey):
+        return errors.HostKeyUnknown(
+            f"a line of {', '.join(map(str, to.known_hosts))} is no host key: {error.line[:80]!r}",
+            node=to.name,
+            remedy="mend or remove that line",
+        )
     if isinstance(error, ssh_exception.PasswordRequiredException):
         return errors.LoginRefused(
             f"the key {', '.join(map(str, to.key_files))} is encrypted", node=to.name, remedy="ssh-add it to an agent"
@@ -160,7 +172,7 @@ def translate(error: BaseException, to: Target) -> errors.RunbookError:
     if isinstance(error, TimeoutError):
         return errors.Unreachable(f"{where}: no answer within {to.timeout_s:g} s", node=to.name, remedy=remedy)
     if isinstance(error, ssh_exception.SSHException | OSError | EOFError):
-        return errors.Unreachable(f"{where}: {error or type(error).__name__}", node=to.name, remedy=remedy)
+        return errors.Unreachable(f"{where}: {str(error) or type(error).__name__}", node=to.name, remedy=remedy)
     raise error
 
 
@@ -170,13 +182,15 @@ def dial(to: Target, *, ask: Callable[[str], str] = getpass.getpass) -> paramiko
     Raises:
         Unreachable, HostKeyUnknown, HostKeyMismatch, LoginRefused: each with the node and what to do.
     """
+    # The login to a jump host takes a turn of its own: eight that hold one and wait for another would wait for ever.
+    turn = contextlib.nullcontext() if to.jump and to.jump != "none" else _connecting
     for attempt in range(_ATTEMPTS):
-        with _connecting:
+        with turn:
             try:
                 return _login(to, ask)
             except ssh_exception.AuthenticationException as error:
                 raise translate(error, to) from error
-            except (ssh_exception.SSHException, OSError, EOFError) as error:
+            except (ssh_exception.SSHException, InvalidHostKey, OSError, EOFError) as error:
                 banner = "banner" in str(error).lower() or isinstance(error, ConnectionResetError | EOFError)
                 if not banner or attempt == _ATTEMPTS - 1:
                     raise translate(error, to) from error
@@ -192,7 +206,12 @@ def _login(to: Target, ask: Callable[[str], str]) -> paramiko.SSHClient:
             client.load_system_host_keys(str(path))
     secret = password()
     if secret == "-":  # noqa: S105 - the word for "ask me"
-        secret = ask(f"password of {to.user}@{to.host}: ")
+        try:
+            secret = ask(f"password of {to.user}@{to.host}: ")
+        except EOFError as error:
+            raise errors.LoginRefused(
+                "there is no terminal to ask for the password", node=to.name, remedy="put it into RUNBOOK_SSH_PASSWORD"
+            ) from error
     try:
         client.connect(
             to.host,
@@ -208,10 +227,25 @@ def _login(to: Target, ask: Callable[[str], str]) -> paramiko.SSHClient:
             channel_timeout=to.timeout_s,
             transport_factory=_transport,
         )
-    except BaseException:
-        client.close()
+    except BaseException as error:
+        transport = client.get_transport()
+        # paramiko raises the plain class where it had nothing to log in with, and where the last way that it tried was
+        # reading a refused RSA key as an Ed25519 one.
+        asked = transport is not None and transport.is_active() and transport.initial_kex_done
+        hang_up(client)
+        if asked and type(error) is ssh_exception.SSHException:
+            raise ssh_exception.AuthenticationException(str(error)) from error
         raise
     return client
+
+
+def hang_up(client: paramiko.SSHClient) -> None:
+    """Close a connection, and those to the jump hosts that it went through."""
+    way = client.get_transport()
+    client.close()
+    while way and isinstance(way.sock, paramiko.Channel):
+        way = way.sock.get_transport()
+        way.close()
 
 
 def _transport(sock: Any, **options: Any) -> paramiko.Transport:  # noqa: ANN401 - paramiko's own loose types
@@ -225,7 +259,11 @@ def open_socket(to: Target, ask: Callable[[str], str] = getpass.getpass) -> Any:
     if to.jump and to.jump != "none":
         jump = dial(jump_target(to), ask=ask).get_transport()
         assert jump is not None  # noqa: S101 - connect() has just set it
-        return jump.open_channel("direct-tcpip", (to.host, to.port), ("127.0.0.1", 0), timeout=to.timeout_s)
+        try:
+            return jump.open_channel("direct-tcpip", (to.host, to.port), ("127.0.0.1", 0), timeout=to.timeout_s)
+        except BaseException:
+            jump.close()
+            raise
     if to.proxy_command and to.proxy_command != "none":
         return paramiko.ProxyCommand(to.proxy_command)
     sock = socket.create_connection((to.host, to.port), timeout=to.timeout_s)

@@ -11,6 +11,7 @@ RunbookError                  exit status 1
 ├── CheckFailed                  a table has rows that don't hold
 ├── ApplyFailed                  a plan was applied in part
 ├── PlanRefused                  a plan would do harm, or can't be made
+├── LockHeld                     another run holds the cluster's lock
 ├── ApprovalRequired          3  nothing was changed: a plan waits for approval
 │   └── PlanChanged           3  the approved plan is not the one that would be applied now
 └── NodeError                 4  a node can't be reached, or refused us
@@ -102,6 +103,10 @@ class ApplyFailed(RunbookError):
 
 class PlanRefused(RunbookError):
     """A plan can't be made or would do harm; nothing was changed."""
+
+
+class LockHeld(RunbookError):
+    """Another run holds the lock on nodes of this cluster; nothing was changed."""
 
 
 class ApprovalRequired(RunbookError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from runbook import etcdctl, show, versions
@@ -32,7 +33,7 @@ trap 'rm -rf "$work"' EXIT
 {health if versions.health_is_json(cluster.etcd.version) else plain} >"$work/h" 2>"$work/he" &
 {status} >"$work/s" 2>"$work/se" &
 wait
-cat "$work/h"; echo @; cat "$work/s"; echo @; cat "$work/he" "$work/se"
+cat "$work/h"; printf '\\n@\\n'; cat "$work/s"; printf '\\n@\\n'; cat "$work/he" "$work/se"
 """
     text = fleet.first(cluster.etcd_nodes, script, what="etcdctl endpoint health and status").text
     first, second, said = [*text.split("\n@\n"), "", ""][:3] if "\n@\n" in text else ("", "", text)
@@ -71,18 +72,15 @@ def _endpoint_row(
     return row
 
 
-_UNITS_MS = {"ns": 1e-6, "µs": 1e-3, "us": 1e-3, "ms": 1.0, "m": 60_000.0, "s": 1000.0}
+_UNITS_MS = {"ns": 1e-6, "µs": 1e-3, "us": 1e-3, "ms": 1.0, "s": 1000.0, "m": 60_000.0, "h": 3_600_000.0}
 
 
 def _milliseconds(took: str) -> float | None:
-    """A Go duration of one unit, such as 5.79ms or 1.2s, in milliseconds."""
-    for unit, factor in _UNITS_MS.items():
-        if took.endswith(unit):
-            try:
-                return float(took.removesuffix(unit)) * factor
-            except ValueError:
-                return None
-    return None
+    """A Go duration such as 5.79ms, 1.2s or 1m2.5s (time.Duration.String) in milliseconds; None for anything else."""
+    part = r"(\d+(?:\.\d+)?)(ns|µs|us|ms|s|m|h)"
+    if not re.fullmatch(f"(?:{part})+", took):
+        return None
+    return sum(float(number) * _UNITS_MS[unit] for number, unit in re.findall(part, took))
 
 
 def members(fleet: Fleet) -> show.Table:
@@ -126,7 +124,7 @@ def alarms(fleet: Fleet) -> show.Table:
     """The alarms that are raised; no rows is the good case.
 
     Returns:
-        One row an alarm: member_id, alarm, remedy.
+        One row an alarm: member_id (hex), alarm, remedy.
     """
     script = etcdctl.command(fleet.cluster, "alarm", "list")
     done = fleet.first(fleet.cluster.etcd_nodes, script, what="etcdctl alarm list").check("is etcd running? phase 04")
@@ -134,5 +132,7 @@ def alarms(fleet: Fleet) -> show.Table:
     for line in filter(None, done.text.splitlines()):
         found = dict(part.strip().split(":", 1) for part in line.split(" ") if ":" in part)
         remedy = "compact, defragment each member, then `etcdctl alarm disarm`"
-        rows.append({"member_id": found.get("memberID", ""), "alarm": found.get("alarm", line), "remedy": remedy})
+        number = found.get("memberID", "")  # decimal here; hex in the members' table and in etcd's log
+        member = f"{int(number):x}" if number.isdecimal() else number
+        rows.append({"member_id": member, "alarm": found.get("alarm", line), "remedy": remedy})
     return show.table(rows, ["member_id", "alarm", "remedy"], "etcd alarms: none" if not rows else "etcd alarms")

@@ -107,14 +107,18 @@ echo "leases=$({names} 2>/dev/null | base64 -w0)"
         )  # fmt: skip
 
     def _shrinks(self, found: Found) -> str:
-        network = ipaddress.ip_network(str(self.wanted()["Network"]))
+        network = ipaddress.IPv4Network(str(self.wanted()["Network"]))
         length = int(str(self.wanted()["SubnetLen"]))
         names = (content(found, "leases") or b"").decode("utf-8", "replace").split()
         lost = []
         for name in names:
             address, _, prefix = name.rsplit("/", 1)[-1].partition("-")
-            subnet = ipaddress.ip_network(f"{address}/{prefix}", strict=False)
-            if not subnet.subnet_of(network) or subnet.prefixlen != length:  # type: ignore[arg-type]
+            try:
+                subnet = ipaddress.IPv4Network(f"{address}/{prefix}", strict=False)
+            except ValueError:
+                lost.append(name)  # no IPv4 lease: what can't be read can't be judged harmless
+                continue
+            if not subnet.subnet_of(network) or subnet.prefixlen != length:
                 lost.append(str(subnet))
         if not lost:
             return ""

@@ -36,15 +36,23 @@ def leases(fleet: Fleet) -> show.Table:
     # A node with an interface of its own choice may lease under another address than the one we log in to.
     chosen = {node.name for node in cluster.flannel_nodes if (node.iface or cluster.flannel.iface) != "auto"}
     rows = []
+    leased = set()
     for key, value, expires_s in found:
-        data = etcdctl.as_json(value) or {}
+        data = etcdctl.as_json(value)
+        data = data if isinstance(data, dict) else {}
         backend = data.get("BackendData") or {}
+        lease = key.rsplit("/", 1)[-1].replace("-", "/")
         ip = str(data.get("PublicIP", ""))
-        node = by_host.pop(ip, "")
+        node = by_host.get(ip, "")
         why = "" if node or chosen else f"no flannel node of the params has {ip}"
+        if not _readable(lease, ip):
+            ip, why = "", "it can't be read as a lease of flannel's"
+        elif node in leased:
+            why = f"a second lease of {node}"
+        leased.add(node or None)
         rows.append(
             {
-                "lease": key.rsplit("/", 1)[-1].replace("-", "/"),
+                "lease": lease,
                 "node": node,
                 "ok": not why,
                 "public_ip": ip,
@@ -58,11 +66,22 @@ def leases(fleet: Fleet) -> show.Table:
             }
         )
     for host, name in by_host.items():
+        if name in leased:
+            continue
         if name not in chosen or len(rows) < len(cluster.flannel_nodes):
             remedy = "does flanneld run there? phase 09"
             rows.append({"node": name, "ok": False, "public_ip": host, "why": "it has no lease", "remedy": remedy})
     rows.sort(key=lambda row: ipaddress.ip_address(str(row["public_ip"]) or "0.0.0.0"))  # noqa: S104 - sorts first
     return show.table(rows, _LEASE_COLUMNS, f"Leases under {cluster.flannel.etcd_prefix}/subnets")
+
+
+def _readable(lease: str, ip: str) -> bool:
+    try:
+        ipaddress.IPv4Network(lease)
+        ipaddress.IPv4Address(ip)
+    except ValueError:
+        return False
+    return True
 
 
 def _leases_v3(fleet: Fleet) -> list[tuple[str, str, float | None]]:

@@ -72,6 +72,11 @@ class Fleet:
             except errors.RunbookError as error:
                 self.journal.note(node.name, "error", "failed", error.message)
                 return Outcome(node, None, error, time.monotonic() - start)
+            except Exception as error:  # noqa: BLE001 - a fault of ours on one node must not hide what the others say
+                self.journal.note(node.name, "error", "failed", type(error).__name__)
+                ours = errors.RunbookError(f"unexpected {type(error).__name__}: {error}", node=node.name)
+                ours.__cause__ = error
+                return Outcome(node, None, ours, time.monotonic() - start)
 
         if not chosen:
             return {}

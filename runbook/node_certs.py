@@ -9,7 +9,7 @@ from shlex import quote
 from typing import TYPE_CHECKING
 
 from runbook import errors, pki, plan, show, state
-from runbook.resources import Change, Directory, File, Found, Payload, Resource, content
+from runbook.resources import Change, Directory, File, Found, Payload, Resource, access_reason, content
 from runbook.secret import Secret
 
 if TYPE_CHECKING:
@@ -74,11 +74,15 @@ rb_path {quote(self.key_path)} content | sed 's/^/key_/'"""
         reason = self.renewed(content(found), Secret(secret) if secret is not None else None)
         key_path = quote(self.key_path)
         if not reason:
-            if found["key_mode"] == "600" and found["key_owner"] == self.owner:
+            key = access_reason({"mode": found["key_mode"], "owner": found["key_owner"]}, 0o600, self.owner)
+            certificate = access_reason(found, 0o644, self.owner)
+            why = "; ".join(f"{what}: {text}" for what, text in (("key", key), ("certificate", certificate)) if text)
+            if not why:
                 return None
-            why = f"key is {found['key_mode']} {found['key_owner']}, wanted 600 {self.owner}"
-            after = f"chown {quote(self.owner)} {key_path}; chmod 600 {key_path}"
-            return Change(self.label, "change", why, why, f"0600 {self.owner}", digest=why, after=after)
+            both = f"{quote(self.label)} {key_path}"
+            after = f"chown {quote(self.owner)} {both}; chmod 644 {quote(self.label)}; chmod 600 {key_path}"
+            desired = f"key 0600, certificate 0644, {self.owner}"
+            return Change(self.label, "change", why, "", desired, digest=why, after=after)
 
         def payloads() -> tuple[Payload, ...]:
             pair = self.issue()

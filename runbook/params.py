@@ -40,7 +40,8 @@ __all__ = [
 Source = str | Path | Mapping[str, Any] | Cluster
 _KNOWN: Final = {name: tuple(model.model_fields) for name, model in SECTIONS.items()} | {
     "subject": ("C", "ST", "L", "O", "OU"),
-    "": ("cluster", "approve"),
+    "": ("cluster", "approve", "records"),
+    "records": ("sign_key",),
 }
 
 
@@ -85,6 +86,22 @@ def load_approve(source: Source) -> bool | str:
     return approve
 
 
+def load_sign_key(source: Source) -> Path | None:
+    """The `records.sign_key` of a params file: the SSH key that signs records; None where there is none.
+
+    Raises:
+        ParamsError: The file can't be read, or `records` is something else.
+    """
+    if isinstance(source, Cluster):
+        return None
+    document, top = _read(source)
+    if faults := list(_records_faults(Describer(_KNOWN, document), top)):
+        raise ParamsError(_name(source), [str(fault) for fault in faults])
+    key = (top.get("records") or {}).get("sign_key")
+    base = document.path.parent if document else Path("/")
+    return base / os.path.expanduser(key) if key else None  # noqa: PTH111 - leaves an unknown `~user`
+
+
 def _name(source: Source) -> str:
     return str(source) if isinstance(source, (str, Path)) else "cluster settings"
 
@@ -107,6 +124,19 @@ def _top_faults(describer: Describer, top: Mapping[Any, Any]) -> Iterator[Fault]
         yield Fault(("cluster",), 0, "is missing: all settings stand under this key")
     if fault := _approve_fault(describer, top):
         yield fault
+    yield from _records_faults(describer, top)
+
+
+def _records_faults(describer: Describer, top: Mapping[Any, Any]) -> Iterator[Fault]:
+    records = top.get("records")
+    if records is None:
+        return
+    if not isinstance(records, Mapping):
+        yield describer.fault(("records",), f"is {params_file.made(records)}; as in records: {{sign_key: ~/.ssh/id}}")
+        return
+    yield from (describer.unknown(("records", str(key)), "records") for key in records if key != "sign_key")
+    if not isinstance(records.get("sign_key"), str | None):
+        yield describer.fault(("records", "sign_key"), f"{shown(records['sign_key'])} is not a path")
 
 
 def _approve_fault(describer: Describer, top: Mapping[Any, Any]) -> Fault | None:

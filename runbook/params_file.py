@@ -61,7 +61,8 @@ class Document:
 
 def dotted(loc: Loc) -> str:
     """A path of keys as an operator writes it: `cluster.nodes[1].host`."""
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).removeprefix(".")
+    names = (part if isinstance(part, int) or part.isprintable() else repr(part) for part in loc)
+    return "".join(f"[{name}]" if isinstance(name, int) else f".{name}" for name in names).removeprefix(".")
 
 
 def note_key(loc: Loc) -> tuple[str, ...]:

@@ -1,18 +1,22 @@
-"""Run the phases in order by papermill, headless; stop at the first that fails; leave a record of each."""
+"""Run the phases in order by papermill, headless; stop at the first that fails; leave a record, closed in any case."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from runbook import errors, phases, record
+from runbook import errors, evidence, fleet, lock, lock_script, phases, record, redact, render, saving, ssh, summary
+from runbook.journal import Journal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from runbook.params import Cluster
     from runbook.phases import Phase
 
 #: A cell that takes longer than this hangs: the longest wait of its own is a start, 2 minutes a node in a roll.
@@ -44,57 +48,161 @@ def exit_status(ename: str) -> int:
     return kind.exit_status if known and kind is not None else 1
 
 
+@dataclass(frozen=True)
+class Options:
+    """How a run is made.
+
+    Attributes:
+        approve: What the notebooks get: False, True or a plan's id.
+        sign_key: The SSH key that signs the record.
+        continues: The name of the record that this run resumes.
+        take_over: Take the stale lock of a run that is gone.
+        kind: run or status; one that only looks takes no lock.
+    """
+
+    approve: bool | str = False
+    sign_key: Path | None = None
+    continues: str | None = None
+    take_over: bool = False
+    kind: str = "run"
+
+
 def run(
     params_file: Path,
+    cluster: Cluster,
     chosen: Sequence[Phase],
     folder: Path,
+    options: Options,
     *,
-    approve: bool | str,
     report: Callable[[PhaseRun], None],
     started: Callable[[Phase], None] = lambda _phase: None,
+    warn: Callable[[str], None] = lambda _text: None,
 ) -> list[PhaseRun]:
-    """Execute the chosen phases' notebooks in order.
+    """Execute the chosen phases' notebooks in order, and leave their record.
 
     Args:
         params_file: The params; every notebook gets its path.
+        cluster: The same, read and checked.
         chosen: The phases.
-        folder: The record's folder; each executed notebook is saved there, also when it fails.
-        approve: What the notebooks get: False, True or a plan's id.
+        folder: The record's folder; each executed notebook is saved there as it goes, also when it fails.
+        options: How.
         report: Called after each phase.
         started: Called before each phase.
+        warn: Called with what the operator should know besides.
 
     Returns:
         One PhaseRun for each phase that was begun; the last one may have failed.
+
+    Raises:
+        LockHeld: another run is at work on the cluster; the record says so.
+        RunbookError: the record could not be written, closed or signed.
     """
-    parameters: dict[str, object] = {"cluster": str(params_file.resolve()), "approve": approve}
-    log = folder / "kernel.log"
-    os.environ["RUNBOOK_KERNEL_LOG"] = str(log)
-    os.environ["RUNBOOK_JOURNAL"] = str(record.journal_path(folder))
+    told = summary.begin(cluster, options.kind, chosen, approve=options.approve, continues=options.continues)
+    words = [cluster.name, cluster.ssh.user, *(node.name for node in cluster.nodes)]
+    redactor = redact.Redactor(redact.known_secrets(os.environ), words=words)
+    for note in redactor.notes:
+        warn(note)
+    parameters: dict[str, object] = {"cluster": str(params_file.resolve()), "approve": options.approve}
     runs: list[PhaseRun] = []
-    for phase in chosen:
-        started(phase)
-        runs.append(_execute(phase, folder, parameters))
-        report(runs[-1])
-        if not runs[-1].ok:
-            break
-    if log.is_file() and not log.stat().st_size:
-        log.unlink()
+    with recording(folder, told, redactor, options.sign_key) as render_later, _locked(cluster, folder, options):
+        for phase in chosen:
+            started(phase)
+            begun = summary.now()
+            runs.append(_execute(phase, folder, parameters, redactor))
+            summary.add(told, runs[-1], begun)
+            told["secrets_removed"] = redactor.count
+            summary.save(folder, told)
+            render_later(runs[-1].path)
+            report(runs[-1])
+            if not runs[-1].ok:
+                break
+        summary.end(told, runs[-1].exit_status)
     return runs
 
 
-def _execute(phase: Phase, folder: Path, parameters: dict[str, object]) -> PhaseRun:
+@contextlib.contextmanager
+def _locked(cluster: Cluster, folder: Path, options: Options) -> Iterator[None]:
+    """Hold the cluster's lock over a run that may change it; the kernels are told that it is theirs."""
+    if options.kind != "run":
+        yield
+        return
+    connections = {node.name: ssh.SshConnection(node, cluster.ssh) for node in cluster.nodes}
+    nodes = fleet.Fleet(cluster, connections, Journal(str(record.journal_path(folder))))
+    try:
+        with lock.held(nodes, record=folder.name, take_over=options.take_over) as ours:
+            os.environ[lock_script.TOKEN_VARIABLE] = ours.token
+            yield
+    except errors.Unreachable:
+        yield  # nobody to lock: the run itself says which nodes don't answer, and leaves the record of it
+    finally:
+        os.environ.pop(lock_script.TOKEN_VARIABLE, None)
+        nodes.close()
+
+
+@contextlib.contextmanager
+def recording(
+    folder: Path, told: dict[str, Any], redactor: redact.Redactor, sign_key: Path | None
+) -> Iterator[Callable[[Path], object]]:
+    """Keep a record while the block runs, and close it (pages, sums, chain, signature) however the block ends.
+
+    It yields a function that renders a notebook to HTML beside the run.
+    """
+    summary.save(folder, told)
+    with ThreadPoolExecutor(1, thread_name_prefix="runbook-render") as renderer:
+        try:
+            with _environment(folder):
+                yield lambda path: renderer.submit(render_page, path, redactor)
+        except BaseException:
+            summary.end(told, 1)
+            raise
+        finally:
+            if told["outcome"] == "running":
+                summary.end(told, 1)
+            told["secrets_removed"] = redactor.count
+            summary.save(folder, told)
+            renderer.shutdown(wait=True)
+            saving.write(folder / "index.html", redactor.text(render.index(told)))
+            evidence.close(folder, sign_key=sign_key)
+
+
+def render_page(path: Path, redactor: redact.Redactor) -> None:
+    """Render an executed notebook to HTML beside it."""
+    saving.write(path.with_suffix(".html"), redactor.text(render.notebook(path)))
+
+
+@contextlib.contextmanager
+def _environment(folder: Path) -> Iterator[None]:
+    """Tell the kernels where the journal and their own messages go; an empty message file is not kept."""
+    log = folder / "kernel.log"
+    names: Mapping[str, str] = {"RUNBOOK_JOURNAL": str(record.journal_path(folder)), "RUNBOOK_KERNEL_LOG": str(log)}
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(names)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
+        if log.is_file() and not log.stat().st_size:
+            log.unlink()
+
+
+def _execute(phase: Phase, folder: Path, parameters: dict[str, object], redactor: redact.Redactor) -> PhaseRun:
     # 2 s of import that `plan` and `status` don't need.
     import papermill  # noqa: PLC0415
+    from papermill.iorw import papermill_io  # noqa: PLC0415
 
     from runbook.kernels import IpcKernelManager  # noqa: PLC0415
 
+    papermill_io.register(saving.SCHEME, saving.Handler(redactor))
     output = folder / phase.notebook
     start = time.monotonic()
     ename = evalue = ""
     try:
         papermill.execute_notebook(
             phases.notebooks_dir() / phase.notebook,
-            output,
+            f"{saving.SCHEME}{output}",
             parameters=parameters,
             progress_bar=False,
             cwd=folder,
@@ -104,10 +212,13 @@ def _execute(phase: Phase, folder: Path, parameters: dict[str, object]) -> Phase
     except papermill.PapermillExecutionError as error:
         ename, evalue = error.ename, error.evalue
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - a dead kernel, a full disk: the run has failed
-        ename, evalue = type(error).__name__, str(error) or "interrupted"
+        ename, evalue = type(error).__name__, redactor.text(str(error)) or "interrupted"
+        if output.is_file():
+            with contextlib.suppress(OSError):
+                saving.mark_failed(output, ename, evalue, redactor)
     took = time.monotonic() - start
-    executed = record.read(output) if output.is_file() else record.Executed(False, "", "", 0, (), None)  # noqa: FBT003
+    executed = record.read(output) if output.is_file() else record.Executed(False, "", "", 0, 0, (), None)  # noqa: FBT003
     ename, evalue = ename or executed.ename, evalue or executed.evalue
     if not executed.ok and not ename:
         ename, evalue = "NotExecuted", f"{executed.never_ran} cells never ran: the kernel died or was stopped"
-    return PhaseRun(phase, output, executed, ename, evalue, exit_status(ename) if ename else 0, took)
+    return PhaseRun(phase, output, executed, ename, redactor.text(evalue), exit_status(ename) if ename else 0, took)

@@ -217,8 +217,13 @@ class Plan:
         results: list[Result] = []
         for change in (c for c in changes if not c.node):
             start = time.monotonic()
-            if change.here:
-                change.here()
+            try:
+                if change.here:
+                    change.here()
+            except errors.RunbookError as error:
+                fleet.journal.note("", f"{change.action} {change.resource}", "failed", error.message)
+                failed = apply.Result(change, "failed", str(error), time.monotonic() - start)
+                return [*results, failed, *apply.not_done([one for one in changes if one.node])]
             results.append(apply.Result(change, "done", "", time.monotonic() - start))
             fleet.journal.note("", f"{change.action} {change.resource}")
         by_node = {n.name: [c for c in changes if c.node == n.name] for n in fleet.cluster.nodes}

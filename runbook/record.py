@@ -52,7 +52,8 @@ class Executed:
     Attributes:
         ok: Every code cell ran and none failed.
         ename, evalue: The name and text of the error of the cell that failed; "" where none did.
-        never_ran: How many code cells have no execution count.
+        cells: How many code cells there are.
+        never_ran: How many of them have no execution count.
         tables: The tables among the outputs, in order.
         plan: The plan's title, id and changes (Plan.as_dict); None where there was no plan.
     """
@@ -60,6 +61,7 @@ class Executed:
     ok: bool
     ename: str
     evalue: str
+    cells: int
     never_ran: int
     tables: tuple[show.Table, ...]
     plan: dict[str, Any] | None
@@ -82,6 +84,7 @@ def read(path: Path) -> Executed:
         ok=not failed and not never_ran,
         ename=failed[0].ename if failed else "",
         evalue=failed[0].evalue if failed else "",
+        cells=len(cells),
         never_ran=never_ran,
         tables=tuple(_table(one) for data in _data(outputs) for one in data.get(show.TABLE_MIME, ())),
         plan=plans[-1] if plans else None,

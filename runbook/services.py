@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from runbook import errors, plan, show
+from runbook import errors, lock_script, plan, show
 from runbook.apply import Result, not_done
 from runbook.resources import Change, Found
 from runbook.ssh import printable
@@ -56,7 +57,9 @@ class Service:
 
     def probe(self) -> str:
         """Read the unit's state, when its process started, and when its files changed."""
-        ctimes = "\n".join(f'echo "ctime:{path}=$(stat -c %.9Z -- {quote(path)} 2>/dev/null)"' for path in self.inputs)
+        ctimes = "\n".join(
+            f'echo "ctime{n}=$(stat -c %.9Z -- {quote(path)} 2>/dev/null)"' for n, path in enumerate(self.inputs)
+        )
         return f"""{_show(self.unit)}
 pid=$(systemctl show --no-pager -p MainPID {quote(self.unit)} | cut -d= -f2)
 if [ "${{pid:-0}}" != 0 ] && [ -r "/proc/$pid/stat" ]; then
@@ -91,7 +94,8 @@ fi
         if "now" in found:
             running_s = float(found["uptime"]) - int(found["start_ticks"]) / int(found["ticks"])
             started = float(found["now"]) - running_s
-            names = [p for p in self.inputs if (at := found.get(f"ctime:{p}")) and float(at) > started + _TICK_S]
+            times = {path: found.get(f"ctime{n}") for n, path in enumerate(self.inputs)}
+            names = [path for path, at in times.items() if at and float(at) > started + _TICK_S]
         if names:
             return f"changed since it started: {', '.join(names)}"
         return "the unit changed since systemd read it" if found.get("NeedDaemonReload") == "yes" else ""
@@ -103,10 +107,12 @@ def start_script(unit: str, verb: str, timeout_s: int) -> str:
     It returns at once when the start fails, with the end of its journal on stderr.
     """
     name = quote(unit)
+    guard = lock_script.guard(os.environ.get(lock_script.TOKEN_VARIABLE, ""), lock_script.FOLDER)
     # A unit that hangs in `activating` is not helped by start, hence restart; --no-block since etcd is ready only
     # once a quorum of its members is.
     return f"""
 set -u
+{guard}
 systemctl daemon-reload
 systemctl enable --quiet {name} || exit 1
 systemctl reset-failed {name} 2>/dev/null

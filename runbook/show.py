@@ -10,6 +10,8 @@ from __future__ import annotations
 import html
 import io
 import json
+import re
+import sys
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +43,9 @@ CHIPS = {
 }
 _RICH = {"#116329": "green", "#6b4e00": "yellow", "#0a3069": "cyan", "#424a53": "dim", "#a40e26": "red"}
 _CELL = "padding:2px 8px;vertical-align:top;text-align:"
-_LONG, _ENDS = 31, 8
+#: What is shortened to its two ends: checksums and serials. A fingerprint is there to be compared, a path to be read.
+_ID = re.compile("[0-9a-f]{32,}")
+_ENDS = 8
 #: A table of more columns than this stands on its side in a terminal: a line a column, a column a row.
 _WIDE = 10
 #: A list longer than this is shown by its length and first entries.
@@ -147,7 +151,7 @@ def _shown(column: Hashable, value: object) -> tuple[str, str]:
     text = _text(value)
     if isinstance(value, list | tuple) and len(value) > _MANY:
         return text, clean(", ".join(map(str, value)))
-    if len(text) > _LONG and " " not in text and "\n" not in text:
+    if _ID.fullmatch(text):
         return f"{text[:_ENDS]}…{text[-_ENDS:]}", text
     return text, ""
 
@@ -184,9 +188,9 @@ def _filled(data: pd.DataFrame) -> pd.DataFrame:
 
 def table_html(data: pd.DataFrame) -> str:
     """A table as HTML with inline styles, a caption and header scopes."""
-    caption = html.escape(getattr(data, "caption", "") or "")
+    caption = html.escape(clean(getattr(data, "caption", "") or ""))
     data = _filled(data)
-    head = "".join(f'<th scope="col" style="{_CELL}left">{html.escape(str(name))}</th>' for name in data.columns)
+    head = "".join(f'<th scope="col" style="{_CELL}left">{html.escape(clean(str(name)))}</th>' for name in data.columns)
     body = "".join(
         "<tr>" + "".join(_cell(name, value) for name, value in zip(data.columns, row, strict=True)) + "</tr>"
         for row in data.itertuples(index=False, name=None)
@@ -200,7 +204,7 @@ def terminal_table(data: pd.DataFrame) -> RichTable:
     # Text, not strings: rich reads markup and emoji names (`:a:` in an address) out of those.
     caption = Text(clean(getattr(data, "caption", "") or ""))
     data = _filled(data)
-    turned = len(data.columns) > _WIDE and len(data) < _WIDE
+    turned = len(data.columns) > _WIDE and len(data) < _WIDE and bool(data.iloc[:, 0].is_unique)
     if turned:
         data = data.astype(object).set_index(data.columns[0]).T.reset_index(names=str(data.columns[0]))
     made = RichTable(title=caption, title_justify="left", title_style="bold")
@@ -219,6 +223,12 @@ def terminal_table(data: pd.DataFrame) -> RichTable:
                 cells.append(Text(_shown(column, value)[0]))
         made.add_row(*cells)
     return made
+
+
+def console(*, stderr: bool = False) -> Console:
+    """The console of the command line; piped into a file a table still needs room: rich would take 80 columns."""
+    terminal = (sys.stderr if stderr else sys.stdout).isatty()
+    return Console(stderr=stderr, highlight=False, emoji=False, soft_wrap=True, width=None if terminal else 160)
 
 
 def table_text(data: pd.DataFrame, width: int = 160) -> str:

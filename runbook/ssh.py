@@ -29,7 +29,10 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #: Printed before a script's own output: whatever a noisy shell start-up file prints comes before it and is dropped.
 _MARK = b"\x1e@runbook\n"
 _CHUNK = 32 * 1024
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+#: A node that did not answer is not waited for again in each table: its connect timeout is 10 s.
+_ASK_AGAIN_AFTER_S = 30.0
+#: Control characters, and the marks that turn the direction of text or break its lines (Unicode's bidi controls).
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 def clean(text: bytes | str) -> str:
@@ -88,6 +91,8 @@ class SshConnection:
         self._sudo = ssh.sudo
         self._sudo_password = os.environ.get("RUNBOOK_SUDO_PASSWORD", "")
         self._client: paramiko.SSHClient | None = None
+        self._unreachable: errors.Unreachable | None = None
+        self._unreachable_at = 0.0
         self._lock = threading.Lock()
 
     def open(self) -> None:
@@ -100,15 +105,21 @@ class SshConnection:
             transport = self._client.get_transport() if self._client else None
             if transport and transport.is_active():
                 return
+            if self._unreachable and time.monotonic() - self._unreachable_at < _ASK_AGAIN_AFTER_S:
+                raise self._unreachable
             self.close()
-            self._client = dial.dial(self._target)
+            try:
+                self._client = dial.dial(self._target)
+            except errors.Unreachable as error:
+                self._unreachable, self._unreachable_at = error, time.monotonic()
+                raise
         if self._sudo:
             self._check_sudo()
 
     def close(self) -> None:
         """Close the connection; a second call does nothing."""
         if self._client:
-            self._client.close()
+            dial.hang_up(self._client)
             self._client = None
 
     def run(self, script: str, *, what: str, feed: Iterable[bytes] = (), timeout_s: float = 60) -> Completed:

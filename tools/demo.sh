@@ -14,8 +14,8 @@ outcome=0
 records=$(find records/sandbox -mindepth 1 -maxdepth 1 -type d 2>/dev/null | sort | tail -n 1)
 cat <<TEXT
 
-Records:       ${records:-none were written}   (one executed notebook a phase)
-Look at them:  make jupyter, then the folder ${records:-records} in the file browser
+Record:        ${records:-none was written}   (open its index.html; the executed notebooks and their pages are beside it)
+Check it:      .venv/bin/runbook verify ${records}
 Step through:  make jupyter, then notebooks/00_preflight.ipynb
 A node:        .venv/bin/runbook sandbox ssh node1
 Take it down:  .venv/bin/runbook sandbox down

@@ -30,7 +30,7 @@ as_root() {
 
 # What the practice cluster, the tests and a build of flannel call; git and make may come with an archive, not a clone.
 needed_packages() {
-  printf '%s\n' ca-certificates debian-archive-keyring debootstrap git gpgv iproute2 iptables make openssh-client openssl systemd-container
+  printf '%s\n' ca-certificates debian-archive-keyring debootstrap git gpgv iproute2 iptables make openssh-client openssl systemd-container chromium
   find_python >/dev/null || echo python3-venv
   if { command -v go || [ -x /usr/local/go/bin/go ]; } >/dev/null && ! command -v gcc >/dev/null; then
     printf '%s\n' gcc libc6-dev

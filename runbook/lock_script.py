@@ -1,0 +1,206 @@
+"""What the nodes do for a lock: sh that looks at it, takes, renews and releases it, and what they answer.
+
+The file has a line a key, so that sh can read it without a JSON program. It is written beside its place and renamed,
+and only under flock(1) on its folder, which is looked at again after the wait: the last holder may have removed it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from shlex import quote
+from typing import TYPE_CHECKING
+
+from runbook import errors
+from runbook.ssh import clean, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from runbook.ssh import Completed
+
+#: In a tmpfs: a lock does not outlive the node's boot.
+FOLDER = "/run/runbook"
+#: By this variable a run tells its kernels which lock is theirs (`guard`).
+TOKEN_VARIABLE = "RUNBOOK_LOCK_TOKEN"  # noqa: S105 - a variable's name
+#: What no lock has for a token.
+_NOTHING = "-"
+_SHOWN = 80
+
+_READ = r"""
+rb_lock() { sed -n "s/^\"$1\": \"\{0,1\}\([0-9a-f]\{1,40\}\)\"\{0,1\},\$/\1/p" "$rb_file" 2>/dev/null || true; }
+"""
+_LOOK = """\
+rb_file={folder}/lock.json
+if [ -e "$rb_file" ]; then echo "held $(date +%s)"; head -c 4096 "$rb_file"; else echo "free $(date +%s)"; fi
+"""
+_ALONE = """\
+set -eu
+umask 077
+d={folder} rb_file={folder}/lock.json mine={token}
+tries=0
+while :; do
+  {make}
+  if {{ command exec 8<"$d"; }} 2>/dev/null; then
+    flock -w 10 8 || {{ echo "the folder $d is in use" >&2; exit 1; }}
+    if [ "$d" -ef /proc/self/fd/8 ]; then break; fi
+  fi
+  tries=$((tries + 1))
+  [ $tries -lt 100 ] || {{ echo "can't use the folder $d" >&2; exit 1; }}
+done
+now=$(date +%s)
+"""
+_TAKE = """\
+there=$(rb_lock token) since=$now word=taken
+if [ -e "$rb_file" ] && [ "$there" = "$mine" ]; then
+  word=renewed since=$(rb_lock since)
+elif [ -e "$rb_file" ]; then
+  until=$(rb_lock expires)
+  if [ "$there" != {over} ] || [ "${{until:-0}}" -gt "$now" ]; then
+    echo "held $now"
+    head -c 4096 "$rb_file"
+    exit 0
+  fi
+fi
+printf '{{\\n"token": "%s",\\n"since": %s,\\n"expires": %s,\\n"by": %s,\\n"holder": %s\\n}}\\n' \\
+  "$mine" "$since" $((now + {lifetime})) {by} {holder} >"$rb_file.new"
+mv -f "$rb_file.new" "$rb_file"
+echo "$word $now"
+"""
+_RELEASE = """\
+word=free
+if [ "$(rb_lock token)" = "$mine" ]; then
+  rm -f "$rb_file" "$rb_file.new"
+  word=released
+fi
+echo "$word $now"
+rmdir "$d" 2>/dev/null || true
+"""
+_GUARD = """\
+rb_file={folder}/lock.json
+if [ -e "$rb_file" ]; then
+  rb_until=$(rb_lock expires)
+  if [ "$(rb_lock token)" != {token} ] && [ "${{rb_until:-0}}" -gt "$(date +%s)" ]; then
+    rb_by=$(sed -n 's/^"by": "\\(.*\\)",$/\\1/p' "$rb_file" 2>/dev/null || true)
+    echo "locked by another run: $rb_by, for $((rb_until - $(date +%s))) s more: wait for its end, then run again" >&2
+    exit 75
+  fi
+fi
+"""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A lock that is on a node, as its text says who holds it; times are seconds since the epoch there.
+
+    Attributes:
+        token: Names it; "" where the file is not one of ours.
+        now: The node's clock when it was read.
+        stale: Its lifetime has passed.
+    """
+
+    token: str
+    user: str
+    host: str
+    pid: int
+    record: str
+    since: int
+    expires: int
+    now: int
+
+    @property
+    def stale(self) -> bool:
+        """Whether its lifetime has passed, by the node's own clock."""
+        return self.now >= self.expires
+
+    def __str__(self) -> str:
+        if not self.token:
+            return "an unknown holder (the file is not one of ours)"
+        left = self.expires - self.now
+        ends = f"expired {_time(self.expires)}" if self.stale else f"expires {_time(self.expires)} (in {left} s)"
+        return (
+            f"{self.user}@{self.host} (process {self.pid}, record {self.record})"
+            f" since {_time(self.since)}, {ends}, by the node's clock"
+        )
+
+
+def look(folder: str) -> str:
+    """The sh that shows the lock."""
+    return _LOOK.format(folder=quote(folder))
+
+
+def take(folder: str, token: str, holder: Mapping[str, object], lifetime_s: int, over: Found | None) -> str:
+    """The sh that takes the lock, or renews it where it is ours already.
+
+    Args:
+        folder: Where it lies.
+        token: Ours.
+        holder: Who we are: user, host, pid and record.
+        lifetime_s: For how long it is to hold.
+        over: The stale lock that may be taken over: that very one, and only while it is stale.
+    """
+    before = _NOTHING if over is None else over.token
+    by = json.dumps("{user}@{host} (process {pid}, record {record})".format_map(holder))
+    kept = json.dumps(dict(holder))
+    taken = _TAKE.format(over=quote(before), lifetime=lifetime_s, by=quote(by), holder=quote(kept))
+    return _alone(folder, token, 'mkdir -p "$d"') + taken
+
+
+def release(folder: str, token: str) -> str:
+    """The sh that removes the lock where it is ours, and its folder."""
+    return _alone(folder, token, '[ -d "$d" ] || { echo "free $(date +%s)"; exit 0; }') + _RELEASE
+
+
+def _alone(folder: str, token: str, make: str) -> str:
+    return _READ + _ALONE.format(folder=quote(folder), token=quote(token), make=make)
+
+
+def guard(token: str, folder: str) -> str:
+    """The sh that ends with 75 where another run's lock has not expired."""
+    return _READ + _GUARD.format(folder=quote(folder), token=quote(token or _NOTHING))
+
+
+def answer(done: Completed) -> tuple[str, Found | None]:
+    """What a node said: taken, renewed, released, free or held, and the lock where it is another's.
+
+    Raises:
+        CommandFailed: it said neither.
+    """
+    first, _, rest = done.check("is /run writable and not full?").text.partition("\n")
+    word, _, now = first.partition(" ")
+    if word not in ("taken", "renewed", "released", "free", "held") or not now.isdecimal():
+        raise errors.CommandFailed(
+            f"unexpected answer: {printable(done.stdout, 200)}", node=done.node, subject=done.what
+        )
+    return word, _found(rest, int(now)) if word == "held" else None
+
+
+def _found(text: str, now: int) -> Found:
+    try:
+        kept = json.loads(text)
+        holder = kept["holder"]
+        return Found(
+            token=str(kept["token"]),
+            user=_shown(holder["user"]),
+            host=_shown(holder["host"]),
+            pid=int(holder["pid"]),
+            record=_shown(holder["record"]),
+            since=int(kept["since"]),
+            expires=int(kept["expires"]),
+            now=now,
+        )
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        return Found("", "", "", 0, "", 0, 0, now)
+
+
+def _shown(text: object) -> str:
+    """A holder's words, fit for a line of ours."""
+    return " ".join(clean(str(text)).split())[:_SHOWN]
+
+
+def _time(seconds: int) -> str:
+    try:
+        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (ValueError, OverflowError, OSError):
+        return f"{seconds}"

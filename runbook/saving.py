@@ -1,0 +1,95 @@
+"""How notebooks and other files of a record are saved: whole or not at all, nothing secret, nothing claimed.
+
+papermill writes by handlers, one a path's scheme; ours serves `record:` paths. papermill 2.7 stamps `completed` on
+cells that never ran when a kernel dies or a cell times out: that is put right at every save.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import nbformat
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+#: The scheme of the paths that papermill writes through `Handler`.
+SCHEME = "record:"
+
+
+class Redacting(Protocol):
+    """What takes secrets out of a notebook (redact.Redactor)."""
+
+    def notebook(self, node: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Give the notebook without them."""
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file whole: a crash, or a full disk, leaves the previous one.
+
+    Raises:
+        OSError: it can't be written; the previous file is as it was.
+    """
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            Path(name).unlink()
+        raise
+
+
+class Handler:
+    """papermill's I/O for `record:` paths."""
+
+    def __init__(self, redactor: Redacting) -> None:
+        self._redactor = redactor
+
+    def write(self, buf: str, path: str) -> None:
+        """Save a notebook: secrets out, no cell called completed that never began, whole or not at all."""
+        notebook: Any = nbformat.reads(buf, as_version=4)  # type: ignore[no-untyped-call]  # nbformat has no types here
+        for cell in notebook.cells:
+            state = cell.metadata.get("papermill", {})
+            if cell.cell_type == "code" and state.get("status") == "completed" and not state.get("start_time"):
+                state["status"] = "pending"
+        clean = nbformat.from_dict(self._redactor.notebook(notebook))  # type: ignore[no-untyped-call]
+        write(Path(path.removeprefix(SCHEME)), nbformat.writes(clean) + "\n")  # type: ignore[no-untyped-call]
+
+    def read(self, path: str) -> str:
+        """Read a notebook."""
+        return Path(path.removeprefix(SCHEME)).read_text(encoding="utf-8")
+
+    def listdir(self, path: str) -> list[str]:
+        """List a folder."""
+        return [str(one) for one in Path(path.removeprefix(SCHEME)).iterdir()]
+
+    def pretty_path(self, path: str) -> str:
+        """The path as papermill's log shows it."""
+        return path.removeprefix(SCHEME)
+
+
+def mark_failed(path: Path, ename: str, evalue: str, redactor: Redacting) -> None:
+    """Say in the notebook itself which cell failed where papermill does not: a dead kernel, a timeout, Ctrl-C.
+
+    That cell is the last one that began. Its status becomes `failed`, and the error stands among its outputs.
+    """
+    notebook: Any = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    began = [cell for cell in code if cell.metadata.get("papermill", {}).get("start_time")]
+    if not code or any(output.output_type == "error" for cell in code for output in cell.outputs):
+        return
+    cell = began[-1] if began else code[0]
+    lines = [f"{ename}: {evalue}"]
+    cell.outputs.append(nbformat.v4.new_output("error", ename=ename, evalue=evalue, traceback=lines))  # type: ignore[no-untyped-call]
+    cell.metadata.setdefault("papermill", {}).update(status="failed", exception=True)
+    notebook.metadata.setdefault("papermill", {})["exception"] = True
+    Handler(redactor).write(nbformat.writes(notebook), str(path))  # type: ignore[no-untyped-call]

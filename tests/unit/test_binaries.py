@@ -1,0 +1,113 @@
+"""runbook.binaries: release binaries put on nodes; files of a stand-in for the cache."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import hashlib
+from typing import TYPE_CHECKING
+
+import pytest
+from local_node import NODES, OWNER, cluster_of, fleet_of, local
+
+from runbook import artifacts, binaries, show
+from runbook.artifacts import Binary
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from runbook.fleet import Fleet
+
+FILES = {"etcd": ("etcd", "etcdctl"), "flannel": ("flanneld", "mk-docker-opts.sh")}
+
+
+@pytest.fixture
+def fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, str]]:
+    """Stands in for the artifacts: small scripts that tell a version; notes what was asked for."""
+    asked: list[tuple[str, str, str]] = []
+
+    def fetch(product: str, version: str, arch: str, **options: object) -> tuple[Binary, ...]:
+        asked.append((product, version, arch))
+        assert callable(options["report"])
+        return tuple(make(tmp_path, name, product, version, arch) for name in FILES[product])
+
+    monkeypatch.setattr(artifacts, "fetch", fetch)
+    return asked
+
+
+def make(folder: Path, name: str, product: str, version: str, arch: str) -> Binary:
+    path, packed = folder / f"cached-{name}-{arch}", folder / f"cached-{name}-{arch}.gz"
+    path.write_bytes(f"#!/bin/sh\necho {name} Version: {version} {arch}\n".encode())
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    sizes = path.stat().st_size, packed.stat().st_size
+    return Binary(name, product, version, arch, path, packed, sha256, *sizes, "mirror x", "pin")
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Fleet:
+    """One node of both roles, whose bin_dir is in a folder of the test."""
+    cluster = cluster_of(nodes=NODES[:1]).model_copy(update={"bin_dir": str(tmp_path / "bin")})
+    return fleet_of(cluster, tmp_path)
+
+
+def machine(fleet: Fleet, name: str) -> None:
+    for connection in local(fleet).values():
+        connection.shim("uname", f"echo {name}")
+
+
+def test_binaries_are_put_and_then_stay(
+    fleet: Fleet, fetched: list[tuple[str, str, str]], tmp_path: Path, prerequisite: Callable[[str], None]
+) -> None:
+    """Each role's files are there, 0755; a second plan is empty; the notes say where they come from."""
+    if OWNER != "root:root":
+        prerequisite("root, to whom the binaries belong")
+    machine(fleet, "x86_64")
+    one = binaries.install(fleet)
+    assert one.notes == [
+        "etcd 3.6.16 amd64: from mirror x, checked against pin",
+        "flannel 0.26.7 amd64: from mirror x, checked against pin",
+    ]  # fmt: skip
+    assert set(asyncio.run(one.apply(True))["result"]) == {"done"}  # noqa: FBT003 - the notebooks' parameter
+    there = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "bin").iterdir()}
+    assert there == dict.fromkeys(("etcd", "etcdctl", "flanneld", "mk-docker-opts.sh"), 0o755)
+    assert binaries.install(fleet).empty
+    table = binaries.versions(fleet)
+    assert table["ok"].all()
+    assert {row["path"].rsplit("/", 1)[-1]: row["version"] for row in show.rows(table)} == {
+        "etcd": "etcd Version: 3.6.16 amd64", "etcdctl": "etcdctl Version: 3.6.16 amd64",
+        "flanneld": "flanneld Version: 0.26.7 amd64", "mk-docker-opts.sh": "script",
+    }  # fmt: skip
+    assert ("etcd", "3.6.16", "amd64") in fetched
+
+
+def test_other_bytes_are_told(fleet: Fleet, fetched: list[tuple[str, str, str]], tmp_path: Path) -> None:
+    """A file with other bytes, and one that is missing, are rows that don't hold."""
+    machine(fleet, "aarch64")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "etcd").write_text("#!/bin/sh\necho 'old|one'\n")
+    (tmp_path / "bin" / "etcd").chmod(0o755)
+    rows = {row["path"].rsplit("/", 1)[-1]: row for row in show.rows(binaries.versions(fleet))}
+    assert not any(row["ok"] for row in rows.values())
+    assert rows["etcd"]["why"].startswith("sha256 ")
+    assert rows["etcd"]["version"] == "old|one"
+    assert "expected" in rows["flanneld"]["why"]
+    assert {arch for _, _, arch in fetched} == {"arm64"}
+
+
+def test_a_node_gets_what_its_roles_need(fetched: list[tuple[str, str, str]], tmp_path: Path) -> None:
+    """Etcd's files on etcd nodes, flannel's on flannel nodes; each release is fetched once."""
+    nodes = [{**NODES[0], "roles": ["etcd"]}, {**NODES[1], "roles": ["flannel"]}, NODES[2]]
+    fleet = fleet_of(cluster_of(nodes=nodes), tmp_path)
+    machine(fleet, "x86_64")
+    named: dict[str, set[str]] = {}
+    for change in binaries.install(fleet).changes:
+        named.setdefault(change.node, set()).add(change.resource.rsplit("/", 1)[-1])
+    etcd, flannel = set(FILES["etcd"]), set(FILES["flannel"])
+    assert {node: names - {""} for node, names in named.items()} == {
+        "node1": etcd,
+        "node2": flannel,
+        "node3": etcd | flannel,
+    }
+    assert len(fetched) == 2

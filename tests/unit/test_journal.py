@@ -1,0 +1,69 @@
+"""runbook.journal: what happened is noted as it happens, and told to those who listen."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from runbook.journal import Journal, Step
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+
+def test_steps_are_kept_in_order() -> None:
+    """Each step has its node, words, state and detail, and the time."""
+    journal = Journal("")
+    journal.note("node1", "apply", "started")
+    journal.note("node1", "apply", "failed", "disk full")
+    first, second = journal.steps
+    assert (first.node, first.step, first.state, first.detail) == ("node1", "apply", "started", "")
+    assert (second.state, second.detail) == ("failed", "disk full")
+    assert 0 < first.at <= second.at
+
+
+def test_each_step_is_in_the_file_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the environment names a file, each step is a JSON object on a line of its own, after what was there."""
+    path = tmp_path / "journal.jsonl"
+    path.write_text('{"step": "earlier"}\n')
+    monkeypatch.setenv("RUNBOOK_JOURNAL", str(path))
+    journal = Journal()
+    journal.note("node1", "line\nbreak \u00e9")
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line["step"] for line in lines] == ["earlier", "line\nbreak \u00e9"]
+    assert Step(**lines[1]) == journal.steps[0]
+
+
+def test_no_file_is_written_without_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without the variable the steps stay in memory."""
+    monkeypatch.delenv("RUNBOOK_JOURNAL", raising=False)
+    monkeypatch.chdir(tmp_path)
+    Journal().note("node1", "x")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_listeners_hear_until_they_end() -> None:
+    """A listener gets each further step, and none after it has ended; another one goes on."""
+    journal = Journal("")
+    first: list[Step] = []
+    second: list[Step] = []
+    end = journal.listen(first.append)
+    journal.listen(second.append)
+    journal.note("", "one")
+    end()
+    journal.note("", "two")
+    assert [step.step for step in first] == ["one"]
+    assert [step.step for step in second] == ["one", "two"]
+
+
+def test_threads_do_not_mix_their_lines(tmp_path: Path) -> None:
+    """Steps of several threads are all there, each whole."""
+    journal = Journal(str(tmp_path / "j"))
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: journal.note(f"node{number}", "x" * 500), range(200)))
+    told = [json.loads(line)["node"] for line in (tmp_path / "j").read_text().splitlines()]
+    assert sorted(told) == sorted(f"node{number}" for number in range(200))
+    assert len(journal.steps) == 200
