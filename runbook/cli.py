@@ -57,6 +57,8 @@ def run(
     cluster = params.load(path)
     _warn(cluster)
     chosen, continues = _chosen(only, first), None
+    if resume and (only or first):
+        raise errors.UsageError("says where to begin itself: without --phases and --from", subject="--resume")
     if resume:
         newest = record_list.newest(local_root(records, cluster), cluster.name)
         going_on = resuming.resumption(newest, cluster, accept_changes=accept_changes)
@@ -75,9 +77,13 @@ def record_run(
 ) -> None:
     """Run the phases, say how it goes, and upload the record where it is wanted elsewhere."""
     from runbook import pipeline, record, upload  # noqa: PLC0415 - as above
+    from runbook.journal import follow  # noqa: PLC0415
 
     folder = record.new_folder(local_root(records, cluster), cluster)
-    with _out.status("") as status:
+    with (
+        _out.status("") as status,
+        follow(record.journal_path(folder), lambda text: status.update(escape(clean(text)))),
+    ):
         runs = pipeline.run(
             path, cluster, chosen, folder, options, report=_progress_line,
             started=lambda phase: status.update(f"{phase.number:02d} {phase.title}"), warn=_say_warning,

@@ -83,7 +83,15 @@ def close(folder: _Record, *, sign: Sign = None) -> None:
     _out.print(f"closed: {told['outcome']}, {len(told['phases'])} phases. {escape(str(folder))}/index.html")
 
 
+def upload(folder: _Record, address: Annotated[str, typer.Argument(metavar="ADDRESS", help="As in s3://…")]) -> None:
+    """Copy a closed record to an address, and read it back; what is there already is not sent again."""
+    from runbook import upload as uploads  # noqa: PLC0415 - as above
+
+    uploads.upload(folder.resolve(), address)
+    _out.print(f"uploaded to {escape(uploads.shown(address))}, and read back whole")
+
+
 def register(app: typer.Typer) -> None:
     """Add these commands to the main command line."""
-    for command in (records, verify, diff, jupyter, close):
+    for command in (records, verify, diff, jupyter, close, upload):
         app.command()(command)

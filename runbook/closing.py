@@ -8,7 +8,7 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runbook import errors, phases, pipeline, record, redact, saving, summary
+from runbook import errors, phases, pipeline, record, redact, saving, sumfile, summary
 
 if TYPE_CHECKING:
     from runbook.phases import Phase
@@ -25,7 +25,8 @@ def close(folder: Path, *, sign_key: Path | None = None) -> dict[str, Any]:
     """
     told = summary.load(folder)
     _refuse(folder, told)
-    redactor = redact.Redactor(redact.known_secrets(os.environ))
+    words = [told["cluster"], told["operator"]["user"]]
+    redactor = redact.Redactor(redact.known_secrets(os.environ), words=words)
     with pipeline.recording(folder, told, redactor, sign_key) as render_later:
         for name in (".jupyter", ".ipynb_checkpoints"):
             shutil.rmtree(folder / name, ignore_errors=True)
@@ -38,12 +39,15 @@ def close(folder: Path, *, sign_key: Path | None = None) -> dict[str, Any]:
                     render_later(path)
         if told["kind"] == "stepped":
             told["phases"] = [row for row in told["phases"] if row["outcome"] != "not begun"]
-        summary.end(told, worst)
+        if told["outcome"] == "running":
+            # A record of nothing shows nothing: it has not passed.
+            summary.end(told, worst if told["phases"] else 1)
     return told
 
 
 def _refuse(folder: Path, told: dict[str, Any]) -> None:
-    if told["outcome"] != "running":
+    # Not by its outcome: a run whose disk was full has one, and was told to be closed by this.
+    if (folder / sumfile.SUMS).exists():
         raise errors.RunbookError(f"is closed already: {told['outcome']}", subject=str(folder))
     operator = told["operator"]
     alive = operator.get("host") == socket.gethostname() and Path(f"/proc/{operator.get('pid')}").exists()

@@ -132,8 +132,9 @@ class Fleet:
         columns = ["node", "host", "roles", "ok", "took_ms", "why"]
         return show.table(rows, columns, f"Nodes of cluster {self.cluster.name}")
 
-    def _repr_html_(self) -> str:
-        return show.table_html(self.table()) + show.notes_html(self.cluster.warnings)
+    def _repr_mimebundle_(self, **_options: object) -> dict[str, object]:
+        shown = {"text/html": show.table_html(self.table()) + show.notes_html(self.cluster.warnings)}
+        return {show.TABLE_MIME: [show.kept(self.table())], **shown, "text/plain": repr(self)}
 
     def __repr__(self) -> str:
         return "\n".join([show.table_text(self.table()), *(f"warning: {text}" for text in self.cluster.warnings)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 
 @dataclass(frozen=True)
@@ -61,3 +62,27 @@ class Journal:
         """Call `listener` with each further step; returns the function that ends it."""
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
+
+
+@contextlib.contextmanager
+def follow(path: Path, tell: Callable[[str], None], every_s: float = 0.5) -> Iterator[None]:
+    """Tell the newest step of a journal file while the block runs: a kernel writes it, a terminal shows it."""
+    ended = threading.Event()
+
+    def watch() -> None:
+        size = 0
+        while not ended.wait(every_s):
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                if path.stat().st_size == size:
+                    continue
+                size = path.stat().st_size
+                step = json.loads(path.read_text(encoding="utf-8").splitlines()[-1])
+                tell(f"{step['node']} {step['step']}".strip())
+
+    watcher = threading.Thread(target=watch, daemon=True, name="runbook-follow")
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -158,16 +159,31 @@ def recording(
         finally:
             if told["outcome"] == "running":
                 summary.end(told, 1)
-            told["secrets_removed"] = redactor.count
-            summary.save(folder, told)
             renderer.shutdown(wait=True)
-            saving.write(folder / "index.html", redactor.text(render.index(told)))
-            evidence.close(folder, sign_key=sign_key)
+            _seal(folder, told, redactor, sign_key)
+
+
+def _seal(folder: Path, told: dict[str, Any], redactor: redact.Redactor, sign_key: Path | None) -> None:
+    try:
+        told["secrets_removed"] = redactor.count
+        summary.save(folder, told)
+        saving.write(folder / "index.html", redactor.text(render.index(told)))
+    except OSError as error:
+        raise errors.RunbookError(
+            f"the record can't be written: {error.strerror or error}; the run has {told['outcome']}",
+            subject=str(folder),
+            remedy=f"make room, then: runbook close {shlex.quote(str(folder))}",
+        ) from error
+    evidence.close(folder, sign_key=sign_key)
 
 
 def render_page(path: Path, redactor: redact.Redactor) -> None:
-    """Render an executed notebook to HTML beside it."""
-    saving.write(path.with_suffix(".html"), redactor.text(render.notebook(path)))
+    """Render an executed notebook to HTML beside it; a page that can't be made says so in its place."""
+    try:
+        page = render.notebook(path)
+    except Exception as error:  # noqa: BLE001 - the notebook itself is the record: no page of it may end a run
+        page = f"<!doctype html><meta charset=utf-8><p>{type(error).__name__}: no page; {path.name} has all of it.</p>"
+    saving.write(path.with_suffix(".html"), redactor.text(page))
 
 
 @contextlib.contextmanager
@@ -213,9 +229,10 @@ def _execute(phase: Phase, folder: Path, parameters: dict[str, object], redactor
         ename, evalue = error.ename, error.evalue
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - a dead kernel, a full disk: the run has failed
         ename, evalue = type(error).__name__, redactor.text(str(error)) or "interrupted"
-        if output.is_file():
-            with contextlib.suppress(OSError):
-                saving.mark_failed(output, ename, evalue, redactor)
+        with contextlib.suppress(OSError):
+            if not output.is_file():  # it failed before papermill's first save: a record has every phase that was begun
+                saving.write(output, (phases.notebooks_dir() / phase.notebook).read_text(encoding="utf-8"))
+            saving.mark_failed(output, ename, evalue, redactor)
     took = time.monotonic() - start
     executed = record.read(output) if output.is_file() else record.Executed(False, "", "", 0, 0, (), None)  # noqa: FBT003
     ename, evalue = ename or executed.ename, evalue or executed.evalue

@@ -74,7 +74,8 @@ def _differences(record: Path, told: dict[str, Any], cluster: Cluster) -> list[s
     if told["tool"]["version"] != version:
         found.append(f"the tool's version: then {told['tool']['version']}, now {version}")
     if told["params_sha256"] != summary.params_sha256(cluster):
-        then = (record / "params.yaml").read_bytes()
+        kept = record / "params.yaml"
+        then = kept.read_bytes() if kept.is_file() else b""
         now = yaml.safe_dump({"cluster": cluster.model_dump(mode="json")}, sort_keys=False, allow_unicode=True)
         found.append("the params:\n" + (unified_diff("params", then, now.encode()) or "in what they left open"))
     return found

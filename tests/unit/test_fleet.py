@@ -100,7 +100,7 @@ def test_the_table_has_a_row_a_node(nodes: Fleet) -> None:
     assert nodes.table()["ok"].all()
     even = Fleet(cluster_of(nodes=NODES[:2]), {})
     assert "warning: cluster.nodes: 2 etcd members survive" in repr(even)
-    assert "take an odd number" in even._repr_html_()
+    assert "take an odd number" in str(even._repr_mimebundle_()["text/html"])
 
 
 def fake_logins(monkeypatch: pytest.MonkeyPatch, down: set[str]) -> list[str]:

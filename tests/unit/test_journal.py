@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from runbook.journal import Journal, Step
+from runbook.journal import Journal, Step, follow
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,3 +68,18 @@ def test_threads_do_not_mix_their_lines(tmp_path: Path) -> None:
     told = [json.loads(line)["node"] for line in (tmp_path / "j").read_text().splitlines()]
     assert sorted(told) == sorted(f"node{number}" for number in range(200))
     assert len(journal.steps) == 200
+
+
+def test_a_journal_file_is_followed(tmp_path: Path) -> None:
+    """What a kernel notes is told while it works; a line that is half written is passed over."""
+    path, told, seen = tmp_path / "journal.jsonl", [], threading.Event()
+
+    def tell(text: str) -> None:
+        told.append(text)
+        seen.set()
+
+    with follow(path, tell, every_s=0.01):
+        path.write_text('{"half\n', encoding="utf-8")
+        Journal(str(path)).note("node1", "building etcd")
+        assert seen.wait(10)
+    assert told == ["node1 building etcd"]

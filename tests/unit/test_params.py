@@ -407,3 +407,67 @@ def test_nonsense_ends_in_faults_never_in_another_error(values: dict[str, Any]) 
     told = faults({"name": "c", **values, "nodes": values.get("nodes", 0)})
     assert told
     assert all("\n" not in fault and len(fault) < 400 for fault in told)
+
+
+# ---- records.sign_key
+
+
+def params_file(folder: Path, records: str) -> Path:
+    path = folder / "p.yaml"
+    path.write_text(f"cluster: {{name: c, nodes: [{{name: node1, host: 198.18.0.11}}]}}\n{records}")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("records", "expected"),
+    [
+        ("", None),
+        ("records:\n", None),
+        ("records: {}\n", None),
+        ("records: {sign_key: null}\n", None),
+        ("records: {sign_key: ''}\n", None),
+        ("records: {sign_key: keys/id}\n", "{folder}/keys/id"),
+        ("records: {sign_key: /abs/id.pub}\n", "/abs/id.pub"),
+        ("records: {sign_key: ~/.ssh/id}\n", "{home}/.ssh/id"),
+    ],
+)
+def test_the_sign_key_is_a_path_from_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, records: str, expected: str | None
+) -> None:
+    """`records.sign_key` is relative to the params file, `~` is the operator's home; without it there is none."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    path = params_file(tmp_path, records)
+    wanted = expected and Path(expected.format(folder=tmp_path.resolve(), home=tmp_path / "home"))
+    assert params.load_sign_key(path) == (wanted or None)
+    monkeypatch.chdir(tmp_path)
+    assert params.load_sign_key("p.yaml") == (wanted or None)
+    assert params.load(path).name == "c"
+
+
+@pytest.mark.parametrize(
+    ("records", "told"),
+    [
+        ("records: [a]\n", "sign_key: ~/.ssh/id"),
+        ("records: no\n", "sign_key: ~/.ssh/id"),
+        ("records: {sign_key: 1}\n", "is not a path"),
+        ("records: {sign_key: [a]}\n", "is not a path"),
+        ("records: {signkey: a}\n", "sign_key"),
+    ],
+)
+def test_faults_of_records_are_told(tmp_path: Path, records: str, told: str) -> None:
+    """What `records` can't be is a fault of the params file, whoever reads it, with the line and what is expected."""
+    path = params_file(tmp_path, records)
+    with pytest.raises(ParamsError) as caught:
+        params.load_sign_key(path)
+    assert faults(path) == caught.value.faults
+    (fault,) = caught.value.faults
+    assert "records" in fault
+    assert "line 2" in fault
+    assert told in fault
+
+
+def test_settings_without_a_file_name_a_sign_key_too() -> None:
+    """A mapping may have it; a Cluster, which is only the cluster, has none."""
+    assert params.load_sign_key({"cluster": settings(), "records": {"sign_key": "/abs/id"}}) == Path("/abs/id")
+    assert params.load_sign_key(settings()) is None
+    assert params.load_sign_key(params.load(settings())) is None

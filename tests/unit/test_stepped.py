@@ -1,0 +1,101 @@
+"""runbook.stepped: a record's folder to step through by hand."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import nbformat
+import papermill
+import pytest
+from local_node import cluster_of
+
+from runbook import phases, stepped, summary
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def params_file(tmp_path: Path) -> Path:
+    """A params file whose path needs quoting."""
+    path = tmp_path / 'of "anna" ü.yaml'
+    path.touch()
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path, params_file: Path) -> Path:
+    return stepped.prepare(params_file, cluster_of(), tmp_path / "records")
+
+
+def test_every_notebook_is_there_with_this_clusters_params(folder: Path, params_file: Path) -> None:
+    """Only the parameters cell differs from the shipped notebook; run, it names the params file, approving nothing."""
+    for phase in phases.PHASES:
+        shipped = nbformat.read(phases.notebooks_dir() / phase.notebook, as_version=4).cells
+        made = nbformat.read(folder / phase.notebook, as_version=4).cells
+        changed = [(old, new) for old, new in zip(shipped, made, strict=True) if old != new]
+        ((old, new),) = changed
+        assert old.metadata.tags == ["parameters"]
+        values: dict[str, object] = {}
+        exec(new.source, values)  # noqa: S102 - our own cell
+        assert values["cluster"] == str(params_file)
+        assert values.get("approve", False) is False
+        assert new.source.splitlines()[1:] == old.source.splitlines()[1:]
+
+
+def test_papermill_still_reads_the_parameters(folder: Path, params_file: Path) -> None:
+    """`papermill --help-notebook` shows the same names and types, the path as the default."""
+    for phase in phases.PHASES:
+        shipped = papermill.inspect_notebook(phases.notebooks_dir() / phase.notebook)
+        made = papermill.inspect_notebook(folder / phase.notebook)
+        assert list(made) == list(shipped)
+        assert {name: one["inferred_type_name"] for name, one in made.items()} == {
+            name: one["inferred_type_name"] for name, one in shipped.items()
+        }
+        assert json.loads(made["cluster"]["default"]) == str(params_file)
+
+
+def test_the_record_is_open(folder: Path) -> None:
+    """It says that it is stepped through and still running, all phases not begun, with the params as used."""
+    told = summary.load(folder)
+    assert (told["kind"], told["outcome"], told["cluster"]) == ("stepped", "running", "c")
+    assert [row["outcome"] for row in told["phases"]] == ["not begun"] * len(phases.PHASES)
+    assert (folder / "params.yaml").is_file()
+    assert not (folder / "SHA256SUMS").exists()
+
+
+def test_lab_is_opened_on_the_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels by sockets of our own, the journal in the record, the operator's options last, Lab's own status back."""
+    seen: list[tuple[list[str], dict[str, str]]] = []
+
+    def call(command: list[str], *, env: dict[str, str]) -> int:
+        seen.append((command, env))
+        return 5
+
+    monkeypatch.setenv("JUPYTER_CONFIG_PATH", "/etc/theirs")
+    monkeypatch.setattr(subprocess, "call", call)
+    assert stepped.open_lab(folder, options=("--no-browser",)) == 5
+    ((command, env),) = seen
+    assert command[:4] == [sys.executable, "-m", "jupyter", "lab"]
+    assert f"--ServerApp.root_dir={folder}" in command
+    assert "--KernelManager.transport=ipc" in command
+    assert "--no-browser" in command
+    assert env["RUNBOOK_JOURNAL"] == str(folder / "journal.jsonl")
+    assert env["JUPYTER_CONFIG_PATH"] == f"{folder}/.jupyter:/etc/theirs"
+    overrides = json.loads((folder / ".jupyter/labconfig/default_setting_overrides.json").read_text())
+    assert overrides["@jupyterlab/docmanager-extension:plugin"] == {"autosaveInterval": 10}
+
+
+@pytest.mark.parametrize(("euid", "root"), [(0, True), (1000, False)])
+def test_lab_is_allowed_root_only_where_it_is_root(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, euid: int, *, root: bool
+) -> None:
+    """Lab refuses to run as root unless it is told that this is meant."""
+    commands: list[list[str]] = []
+    monkeypatch.setattr(subprocess, "call", lambda command, **_: commands.append(command) or 0)
+    monkeypatch.setattr("os.geteuid", lambda: euid)
+    assert stepped.open_lab(folder) == 0
+    assert ("--allow-root" in commands[0]) == root
