@@ -141,7 +141,7 @@ def _closing(runs: list[PhaseRun], chosen: tuple[Phase, ...], folder: Path) -> N
     last = runs[-1]
     if last.ok:
         what = f"{_count(changed, 'change')} made" if changed else "nothing was to change"
-        _out.print(f"[green]✓[/] {len(runs)} phases, {what}, {took:.0f} s. Records: {escape(str(folder))}")
+        _out.print(f"[green]✓[/] {_count(len(runs), 'phase')}, {what}, {took:.0f} s. Records: {escape(str(folder))}")
         return
     approval = last.exit_status == errors.ApprovalRequired.exit_status
     if approval and last.executed.plan:

@@ -163,6 +163,8 @@ def _cells_not_executed(one: Notebook, outcome: object) -> Iterator[str]:
         here = f"{one.name}: code cell {cell.place}"
         if cell.count is None and cell.status == "completed":
             yield f"{here} says completed, but never ran"
+        elif cell.failed and cell.status == "completed":
+            yield f"{here} says completed, but failed"
         elif cell.count is None and outcome == "passed":
             yield f"{here} never ran"
         elif cell.count is not None and stopped:

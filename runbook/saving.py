@@ -85,11 +85,15 @@ def mark_failed(path: Path, ename: str, evalue: str, redactor: Redacting) -> Non
     notebook: Any = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     began = [cell for cell in code if cell.metadata.get("papermill", {}).get("start_time")]
-    if not code or any(output.output_type == "error" for cell in code for output in cell.outputs):
+    if not code:
         return
-    cell = began[-1] if began else code[0]
-    lines = [f"{ename}: {evalue}"]
-    cell.outputs.append(nbformat.v4.new_output("error", ename=ename, evalue=evalue, traceback=lines))  # type: ignore[no-untyped-call]
+    told = [cell for cell in code if any(output.output_type == "error" for output in cell.outputs)]
+    if told and told[0].metadata.get("papermill", {}).get("status") != "completed":
+        return
+    cell = told[0] if told else began[-1] if began else code[0]
+    if not told:  # an interrupted kernel may have told its error itself; papermill calls that cell completed
+        lines = [f"{ename}: {evalue}"]
+        cell.outputs.append(nbformat.v4.new_output("error", ename=ename, evalue=evalue, traceback=lines))  # type: ignore[no-untyped-call]
     cell.metadata.setdefault("papermill", {}).update(status="failed", exception=True)
     notebook.metadata.setdefault("papermill", {})["exception"] = True
     Handler(redactor).write(nbformat.writes(notebook), str(path))  # type: ignore[no-untyped-call]

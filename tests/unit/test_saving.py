@@ -155,6 +155,15 @@ def test_an_error_that_stands_there_is_kept(tmp_path: Path) -> None:
     assert (tmp_path / "a.ipynb").read_bytes() == before
 
 
+def test_an_interrupted_cell_is_not_called_completed(tmp_path: Path) -> None:
+    """A kernel that was interrupted tells its error itself, and papermill calls that cell completed: it has failed."""
+    book = notebook(("completed", True), ("completed", True))
+    book.cells[2].outputs = [v4.new_output("error", ename="KeyboardInterrupt", evalue="", traceback=[])]
+    nbformat.write(book, tmp_path / "a.ipynb")
+    saving.mark_failed(tmp_path / "a.ipynb", "KeyboardInterrupt", "interrupted", redact.Redactor())
+    assert [cell.metadata.papermill.status for cell in read(tmp_path / "a.ipynb")] == ["completed", "failed"]
+
+
 def test_a_notebook_without_code_has_no_cell_that_failed(tmp_path: Path) -> None:
     """There is nothing to mark, and nothing breaks."""
     nbformat.write(notebook(), tmp_path / "a.ipynb")

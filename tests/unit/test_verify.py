@@ -410,6 +410,7 @@ def error_output(told: dict[str, Any]) -> None:
         (lambda told: told["cells"].pop(2), "order", "cells are gone: those here ran as [1, 3]"),
         (later_day, "order", "ran after this run had ended"),
         (error_output, "summary", "is listed as passed, but its code cell 3 failed"),
+        (error_output, "execution", "code cell 3 says completed, but failed"),
         (lambda told: cell(told, 1)["metadata"].clear(), "order", "tell no time"),
         (lambda told: cell(told, 1)["metadata"]["papermill"].update(status="failed"), "execution", "ran after cell 1"),
         (lambda told: told["cells"].pop(0), "order", "has no title with its number"),
