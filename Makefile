@@ -30,9 +30,8 @@ lock: setup ## Writes requirements.lock anew from pyproject.toml (UPGRADE=--upgr
 	.venv/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
 	    --no-header --extra dev $(UPGRADE) pyproject.toml -o requirements.lock
 
-jupyter: setup ## Opens JupyterLab on the notebooks
-	.venv/bin/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks/00_preflight.ipynb \
-	    $(if $(filter 0,$(shell id -u)),--allow-root)
+jupyter: setup ## Opens JupyterLab on copies of the notebooks in a new record's folder, for the practice cluster
+	.venv/bin/runbook jupyter params/sandbox.yaml
 
 clean: ## Removes .venv and caches, never records or the state of a cluster
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis dist

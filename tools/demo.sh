@@ -16,7 +16,7 @@ cat <<TEXT
 
 Record:        ${records:-none was written}   (open its index.html; the executed notebooks and their pages are beside it)
 Check it:      .venv/bin/runbook verify ${records}
-Step through:  make jupyter, then notebooks/00_preflight.ipynb
+Step through:  make jupyter
 A node:        .venv/bin/runbook sandbox ssh node1
 Take it down:  .venv/bin/runbook sandbox down
 TEXT
