@@ -25,7 +25,7 @@ _OTHER_RUN_S = 1800.0
 def practice(
     request: pytest.FixtureRequest, prerequisite: Callable[[str], NoReturn], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Practice]:
-    """Three nodes in the slot that the module's xdist group names (`cluster-1` or `cluster-2`).
+    """Three nodes in the slot that the module's xdist group names (`cluster-1` to `cluster-3`).
 
     The state folder has a fixed name, so that a run that was killed is cleaned up by the next one; two runs at once on
     one machine take turns.
@@ -35,7 +35,7 @@ def practice(
     except SandboxError as error:
         prerequisite(str(error))
     group = request.node.get_closest_marker("xdist_group").args[0]
-    found = re.fullmatch(r"cluster-([12])", group)
+    found = re.fullmatch(r"cluster-([123])", group)
     assert found, f"xdist group {group!r} has no slot"
     home = platformdirs.user_state_path("runbook-tests") / group
     with lock(home.with_suffix(".lock"), wait_s=_OTHER_RUN_S), pytest.MonkeyPatch.context() as patch:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import html
 import json
 import os
 import shutil
@@ -16,14 +18,14 @@ import pytest
 import yaml
 from practice import BIN, NODES, Practice, apply, table, until
 
-from runbook import errors, lock, phases
+from runbook import authority, errors, lock, phases
 from runbook.sandbox.machine import run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from subprocess import CompletedProcess
 
-pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster-2")]
+pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster-3")]
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs/summary.schema.json").read_text(encoding="utf-8"))
 CHECKS = ("sums", "files", "chain", "signature", "execution", "order", "summary")
@@ -400,3 +402,46 @@ def _failed_in_the_first_look(practice: Practice, record: Path) -> None:
     held = practice.cli("verify", record)
     assert held.returncode == 0, held.stdout
     assert "</html>" in (record / "index.html").read_text(encoding="utf-8")
+
+
+def test_a_secret_that_a_node_shows_stays_out_of_the_record(
+    practice: Practice, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A private key and a password in a node's file, which a plan's diff would show, are in no file of the record."""
+    password = "Tr0ub4dor&<3>"  # noqa: S105 - the secret of this test
+    monkeypatch.setenv("RUNBOOK_SUDO_PASSWORD", password)
+    pem = authority.new_authority({}, name="x", valid_days=1, key_type="ecdsa").key.reveal().decode()
+    lines = "".join(f"# {line}\n" for line in [*pem.splitlines(), f"password {password}"])
+    unit = practice.root("node1") / "etc/systemd/system/flanneld.service"
+    whole = unit.read_text(encoding="utf-8")
+    try:
+        unit.write_text(whole + lines, encoding="utf-8")
+        done = practice.cli("run", path, "--phases", "08", "--records", tmp_path / "records")
+    finally:
+        unit.write_text(whole, encoding="utf-8")
+        practice.on("node1", "systemctl daemon-reload; systemctl restart flanneld.service")
+    record = the_record(tmp_path / "records")
+    assert done.returncode == errors.ApprovalRequired.exit_status, done.stdout + done.stderr
+    assert told(record)["secrets_removed"] > 0
+    body = pem.splitlines()[1]
+    forms = [body, password, html.escape(password), json.dumps(password), base64.b64encode(password.encode()).decode()]
+    for file in record.iterdir():
+        text = file.read_text(encoding="utf-8")
+        assert [form for form in forms if form in text] == [], file.name
+    assert body not in done.stdout + done.stderr
+    assert practice.cli("verify", record).returncode == 0
+
+
+def test_a_lost_machine_leaves_a_true_record(practice: Practice, path: Path, tmp_path: Path) -> None:
+    """A run that finds a node gone fails, and its record is closed and holds."""
+    practice.sandbox.stop("node3")
+    try:
+        done = practice.cli("run", path, "--phases", "00", "--records", tmp_path / "records")
+    finally:
+        practice.sandbox.start("node3")
+    until(lambda: practice.on("node3", "systemctl is-active flanneld.service || true") == "active", 90)
+    record = the_record(tmp_path / "records")
+    assert done.returncode == errors.NodeError.exit_status, done.stdout + done.stderr
+    assert (told(record)["outcome"], outcomes(record)) == ("failed", {0: "failed"})
+    assert "node3" in told(record)["phases"][0]["error"]["text"]
+    assert practice.cli("verify", record).returncode == 0

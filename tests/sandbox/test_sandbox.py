@@ -25,7 +25,7 @@ NAME, SLOT = "test-sandbox", 3
 OTHERS = re.compile(r"rbk[0-2]|/practice/(?!test-sandbox/)")
 """Other practice clusters may come and go while these tests run."""
 
-pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("sandbox-slot-3")]
+pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster-3")]
 
 
 @pytest.fixture(scope="module", autouse=True)
