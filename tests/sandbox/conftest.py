@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import re
 import shutil
 from typing import TYPE_CHECKING, NoReturn
@@ -10,6 +11,7 @@ import platformdirs
 import pytest
 from practice import Practice, apply
 
+from runbook import artifacts, releases
 from runbook.errors import SandboxError
 from runbook.sandbox import Sandbox, requirements
 from runbook.sandbox.machine import lock, mounts_below
@@ -21,9 +23,20 @@ if TYPE_CHECKING:
 _OTHER_RUN_S = 1800.0
 
 
+@pytest.fixture(scope="session")
+def binaries() -> None:
+    """Both lines' binaries in the cache: where they have to be built first, no test's deadline is for that."""
+    arch = releases.arch(platform.machine())
+    for product, version in (("etcd", "3.6.16"), ("flannel", "0.26.7"), ("etcd", "3.5.21"), ("flannel", "0.17.0")):
+        artifacts.fetch(product, version, arch)
+
+
 @pytest.fixture(scope="module")
 def practice(
-    request: pytest.FixtureRequest, prerequisite: Callable[[str], NoReturn], tmp_path_factory: pytest.TempPathFactory
+    binaries: None,  # noqa: ARG001 - only that they are there
+    request: pytest.FixtureRequest,
+    prerequisite: Callable[[str], NoReturn],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Practice]:
     """Three nodes in the slot that the module's xdist group names (`cluster-1` to `cluster-3`).
 
