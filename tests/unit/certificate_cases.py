@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 SUBJECT = {"C": "CN", "ST": "BeiJing", "L": "BeiJing", "O": "k8s", "OU": "4Paradigm"}
 MEMBER = Profile("etcd", sans=("198.18.0.11", "127.0.0.1", "localhost", "node1"), server=True)
 CLIENT = Profile("flanneld")
-NOW = datetime.now(UTC)
+# An hour ahead: certificates that a test issues long after this was read are valid at it all the same.
+NOW = datetime.now(UTC) + timedelta(hours=1)
 DAY = timedelta(days=1)
 
 
