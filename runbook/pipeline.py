@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shlex
 import time
@@ -211,6 +212,8 @@ def _execute(phase: Phase, folder: Path, parameters: dict[str, object], redactor
 
     from runbook.kernels import IpcKernelManager  # noqa: PLC0415
 
+    # A run that is interrupted leaves a task of nbclient's with an error that nobody asks for: asyncio would print it.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     papermill_io.register(saving.SCHEME, saving.Handler(redactor))
     output = folder / phase.notebook
     start = time.monotonic()
