@@ -8,7 +8,6 @@ whatever reason, removes what it staged; what a power cut leaves is removed by t
 from __future__ import annotations
 
 import hashlib
-import os
 import posixpath
 import tarfile
 import time
@@ -91,7 +90,7 @@ def script(changes: Sequence[Change], files: Sequence[tuple[int, Payload]], toke
     stages = " ".join(quote(_stage(folder, token)) for folder in folders) or "''"
     leftovers = [f"rm -rf {quote(folder)}/.runbook-*" for folder in folders]
     parts = {"before": before, "receive": receive, "rename": rename, "after": after, "leftovers": leftovers}
-    guard = lock_script.guard(os.environ.get(lock_script.TOKEN_VARIABLE, ""), lock_script.FOLDER)
+    guard = lock_script.own_guard()
     return _SCRIPT.format(guard=guard, staging=stages, **{name: "\n".join(lines) for name, lines in parts.items()})
 
 

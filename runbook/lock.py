@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from runbook import errors
 from runbook.fleet import Fleet
 from runbook.journal import Journal
-from runbook.lock_script import FOLDER, Found, answer, guard, look, release, take
+from runbook.lock_script import FOLDER, Found, answer, look, release, take
 from runbook.ssh import SshConnection
 
 if TYPE_CHECKING:
@@ -35,16 +35,6 @@ _RENEWALS_A_LIFETIME = 4
 _TIMEOUT_S = 20.0
 #: The locks that this process holds now: one of its own that is in here is no leftover.
 _held: set[str] = set()
-
-
-def guard_script(token: str, folder: str = FOLDER) -> str:
-    """Give sh that ends a script with 75, saying why, while another run than `token`'s holds the node's lock.
-
-    Args:
-        token: Of the lock that this run holds (`Lock.token`, TOKEN_VARIABLE); "" where it holds none.
-        folder: Where the lock lies on the node.
-    """
-    return guard(token, folder)
 
 
 @contextlib.contextmanager

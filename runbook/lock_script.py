@@ -7,6 +7,7 @@ and only under flock(1) on its folder, which is looked at again after the wait: 
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from shlex import quote
@@ -159,6 +160,11 @@ def _alone(folder: str, token: str, make: str) -> str:
 def guard(token: str, folder: str) -> str:
     """The sh that ends with 75 where another run's lock has not expired."""
     return _READ + _GUARD.format(folder=quote(folder), token=quote(token or _NOTHING))
+
+
+def own_guard() -> str:
+    """The guard for scripts of this process: its run's lock, by TOKEN_VARIABLE, is the only one that lets them pass."""
+    return guard(os.environ.get(TOKEN_VARIABLE, ""), FOLDER)
 
 
 def answer(done: Completed) -> tuple[str, Found | None]:

@@ -36,13 +36,17 @@ def new_folder(root: Path, cluster: Cluster) -> Path:
                 break
             except FileExistsError:
                 continue
-        text = yaml.safe_dump({"cluster": cluster.model_dump(mode="json")}, sort_keys=False, allow_unicode=True)
-        (folder / "params.yaml").write_text(text, encoding="utf-8")
+        (folder / "params.yaml").write_text(params_text(cluster), encoding="utf-8")
     except OSError as error:
         raise errors.RunbookError(
             f"can't be written: {error.strerror}", subject=str(root), remedy="name another folder with --records"
         ) from error
     return folder.resolve()
+
+
+def params_text(cluster: Cluster) -> str:
+    """A record's params.yaml: the resolved settings."""
+    return yaml.safe_dump({"cluster": cluster.model_dump(mode="json")}, sort_keys=False, allow_unicode=True)
 
 
 @dataclass(frozen=True)

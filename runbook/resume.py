@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from runbook import errors, phases, show, summary
+from runbook.record import params_text
 from runbook.resources import unified_diff
 
 if TYPE_CHECKING:
@@ -76,8 +75,8 @@ def _differences(record: Path, told: dict[str, Any], cluster: Cluster) -> list[s
     if told["params_sha256"] != summary.params_sha256(cluster):
         kept = record / "params.yaml"
         then = kept.read_bytes() if kept.is_file() else b""
-        now = yaml.safe_dump({"cluster": cluster.model_dump(mode="json")}, sort_keys=False, allow_unicode=True)
-        found.append("the params:\n" + (unified_diff("params", then, now.encode()) or "in what they left open"))
+        now = params_text(cluster).encode()
+        found.append("the params:\n" + (unified_diff("params", then, now) or "in what they left open"))
     return found
 
 

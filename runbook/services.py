@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -107,7 +106,7 @@ def start_script(unit: str, verb: str, timeout_s: int) -> str:
     It returns at once when the start fails, with the end of its journal on stderr.
     """
     name = quote(unit)
-    guard = lock_script.guard(os.environ.get(lock_script.TOKEN_VARIABLE, ""), lock_script.FOLDER)
+    guard = lock_script.own_guard()
     # A unit that hangs in `activating` is not helped by start, hence restart; --no-block since etcd is ready only
     # once a quorum of its members is.
     return f"""

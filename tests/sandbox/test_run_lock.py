@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from practice import NODES, Practice, until
 
-from runbook import errors, lock
+from runbook import errors, lock, lock_script
 from runbook.journal import Journal
 from runbook.ssh import printable
 
@@ -173,7 +173,7 @@ def test_user_with_sudo_locks_too(practice: Practice) -> None:
     with practice.fleet(practice.params(ssh={"user": "ops", "sudo": True})) as fleet:
         with lock.held(fleet, record="r") as held:
             assert practice.on("node1", f"stat -c '%U %a' {LOCK}") == "root 600"
-            guards = [f"{lock.guard_script(token)}echo on" for token in (held.token, "")]
+            guards = [f"{lock_script.guard(token, lock.FOLDER)}echo on" for token in (held.token, "")]
             done = [fleet.run(guard, what="guard")["node1"].value for guard in guards]
         assert [one.status for one in done if one] == [0, 75]
         assert done[1] is not None

@@ -378,7 +378,7 @@ def guarded(request: pytest.FixtureRequest, nodes: Nodes) -> Callable[[str], Com
         node.shim("sh", f'exec {request.param} "$@"')
 
     def run(token: str) -> Completed:
-        return node.run(f"set -eu\n{lock.guard_script(token, FOLDER)}echo went on", what="apply")
+        return node.run(f"set -eu\n{lock_script.guard(token, FOLDER)}echo went on", what="apply")
 
     return run
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from local_node import LocalConnection, cluster_of
 
-from runbook import errors, lock, lock_script
+from runbook import errors, lock_script
 from runbook.ssh import Completed
 
 if TYPE_CHECKING:
@@ -113,6 +113,6 @@ def test_an_answer_that_is_none_is_an_error(said: str) -> None:
 def test_a_token_from_the_environment_is_one_word(token: str) -> None:
     """Whatever stands in the variable, to the shell it is one word to compare with."""
     odd = token + "'; touch x; $(touch y) `touch z`"
-    words = list(lock.guard_script(odd).split('rb_lock token)" != ')[1:])
+    words = list(lock_script.guard(odd, lock_script.FOLDER).split('rb_lock token)" != ')[1:])
     assert len(words) == 1
     assert shlex.split(words[0])[0] == odd
