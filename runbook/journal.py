@@ -25,6 +25,7 @@ class Step:
         step: What was done, in words.
         state: started, done or failed.
         detail: Why it failed, or what came out; never a secret.
+        sent_bytes: How many bytes went to the node for it, packed; None where the step sends none.
     """
 
     at: float
@@ -32,6 +33,14 @@ class Step:
     step: str
     state: str
     detail: str = ""
+    sent_bytes: int | None = None
+
+    def as_json(self) -> str:
+        """The step as a JSON object on one line; without `sent_bytes` where there is none."""
+        told = asdict(self)
+        if self.sent_bytes is None:
+            del told["sent_bytes"]
+        return json.dumps(told)
 
 
 class Journal:
@@ -47,14 +56,16 @@ class Journal:
         self._lock = threading.Lock()
         self._path = path if path is not None else os.environ.get("RUNBOOK_JOURNAL", "")
 
-    def note(self, node: str, step: str, state: str = "done", detail: str = "") -> None:
+    def note(
+        self, node: str, step: str, state: str = "done", detail: str = "", *, sent_bytes: int | None = None
+    ) -> None:
         """Note a step; safe to call from any thread."""
-        noted = Step(time.time(), node, step, state, detail)
+        noted = Step(time.time(), node, step, state, detail, sent_bytes)
         with self._lock:
             self.steps.append(noted)
             if self._path:
                 with Path(self._path).open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(asdict(noted)) + "\n")
+                    file.write(noted.as_json() + "\n")
         for listener in tuple(self._listeners):
             listener(noted)
 

@@ -38,6 +38,16 @@ def test_each_step_is_in_the_file_at_once(tmp_path: Path, monkeypatch: pytest.Mo
     assert Step(**lines[1]) == journal.steps[0]
 
 
+def test_bytes_are_told_where_there_are_any() -> None:
+    """A step that sent bytes says how many, none sent being 0; any other step's line has no word of bytes."""
+    journal = Journal("")
+    journal.note("node1", "apply", sent_bytes=0)
+    journal.note("node1", "healthy")
+    told = [json.loads(step.as_json()) for step in journal.steps]
+    assert (told[0]["sent_bytes"], "sent_bytes" in told[1]) == (0, False)
+    assert [Step(**line) for line in told] == journal.steps
+
+
 def test_no_file_is_written_without_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Without the variable the steps stay in memory."""
     monkeypatch.delenv("RUNBOOK_JOURNAL", raising=False)
