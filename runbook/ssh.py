@@ -20,7 +20,7 @@ import paramiko
 from runbook import dial, errors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from runbook.params import Node, Ssh
 
@@ -75,8 +75,16 @@ class Connection(Protocol):
 
     node: Node
 
-    def run(self, script: str, *, what: str, feed: Iterable[bytes] = (), timeout_s: float = 60) -> Completed:
-        """Run a sh script as root and wait for it; `feed` is its standard input."""
+    def run(
+        self,
+        script: str,
+        *,
+        what: str,
+        feed: Iterable[bytes] = (),
+        timeout_s: float = 60,
+        heard: Callable[[str], None] | None = None,
+    ) -> Completed:
+        """Run a sh script as root and wait for it; `feed` is its standard input, `heard` gets its lines of stdout."""
 
     def close(self) -> None:
         """Close the connection."""
@@ -122,7 +130,15 @@ class SshConnection:
             dial.hang_up(self._client)
             self._client = None
 
-    def run(self, script: str, *, what: str, feed: Iterable[bytes] = (), timeout_s: float = 60) -> Completed:
+    def run(
+        self,
+        script: str,
+        *,
+        what: str,
+        feed: Iterable[bytes] = (),
+        timeout_s: float = 60,
+        heard: Callable[[str], None] | None = None,
+    ) -> Completed:
         """Run a sh script on the node and wait for its end.
 
         Args:
@@ -131,6 +147,8 @@ class SshConnection:
             feed: Its standard input, sent in small chunks while its output is drained.
             timeout_s: Deadline in seconds; the node itself ends the script too (timeout(1)), so that nothing runs on
                 there after a lost connection.
+            heard: Gets each complete line of the script's stdout as it arrives, without its end, in the caller's
+                thread; what it raises ends the script and reaches the caller.
 
         Raises:
             CommandFailed: the deadline has passed.
@@ -145,7 +163,8 @@ class SshConnection:
         if self._sudo:
             command = f"sudo {'-kS -p' + chr(39) * 2 if self._sudo_password else '-n'} -- {command}"
             prefix = f"{self._sudo_password}\n".encode() if self._sudo_password else b""
-        done = self._exec(f"exec {command}", what, [prefix, body], feed, timeout_s)
+        lines = Lines(heard) if heard else None
+        done = self._exec(f"exec {command}", what, [prefix, body], feed, timeout_s, lines)
         _, mark, output = done.stdout.partition(_MARK)
         if not mark:
             raise errors.CommandFailed(
@@ -167,7 +186,15 @@ class SshConnection:
                 remedy="allow it (sudoers: `USER ALL=(ALL) NOPASSWD: ALL`), or set RUNBOOK_SUDO_PASSWORD",
             )
 
-    def _exec(self, command: str, what: str, head: list[bytes], feed: Iterable[bytes], timeout_s: float) -> Completed:
+    def _exec(
+        self,
+        command: str,
+        what: str,
+        head: list[bytes],
+        feed: Iterable[bytes],
+        timeout_s: float,
+        lines: Lines | None = None,
+    ) -> Completed:
         deadline = time.monotonic() + timeout_s
         try:
             transport = self._client.get_transport() if self._client else None
@@ -177,7 +204,11 @@ class SshConnection:
             channel.exec_command(command)
             feeder = _Feeder(channel, head, feed, deadline)
             feeder.start()
-            out, err = _drain(channel, deadline)
+            try:
+                out, err = _drain(channel, deadline, lines)
+            except BaseException:
+                channel.close()
+                raise
         except (paramiko.SSHException, OSError, EOFError) as error:
             raise self._lost(what, str(error)) from error
         if feeder.error:
@@ -244,14 +275,38 @@ class _Feeder(threading.Thread):
             self._channel.sendall(bytes(view[start : start + _CHUNK]))
 
 
-def _drain(channel: paramiko.Channel, deadline: float) -> tuple[bytes, bytes]:
+class Lines:
+    """Tells each complete line of a script's stdout as its bytes arrive; what comes before the mark is not told."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell
+        self._kept = bytearray()
+        self._begun = False
+
+    def add(self, data: bytes) -> None:
+        """Take the next bytes."""
+        self._kept += data
+        if not self._begun:
+            _, mark, rest = self._kept.partition(_MARK)
+            if not mark:
+                return
+            self._begun, self._kept = True, rest
+        *whole, self._kept = self._kept.split(b"\n")
+        for line in whole:
+            self._tell(line.decode("utf-8", "replace"))
+
+
+def _drain(channel: paramiko.Channel, deadline: float, lines: Lines | None = None) -> tuple[bytes, bytes]:
     """Read stdout and stderr until the command ended, the connection broke or the deadline passed."""
     out, err = bytearray(), bytearray()
     poll = select.poll()
     poll.register(channel.fileno(), select.POLLIN)
     while (left := deadline - time.monotonic()) > 0:
         while channel.recv_ready():
-            out += channel.recv(1 << 20)
+            block = channel.recv(1 << 20)
+            out += block
+            if lines:
+                lines.add(block)
         while channel.recv_stderr_ready():
             err += channel.recv_stderr(1 << 20)
         if channel.eof_received or channel.closed:

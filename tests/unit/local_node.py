@@ -9,15 +9,16 @@ import os
 import pwd
 import subprocess
 import tempfile
+import threading
 from shlex import quote
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from runbook import params
 from runbook.fleet import Fleet
 from runbook.ssh import PATH, Completed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from runbook.params import Cluster, Node
@@ -55,30 +56,51 @@ class LocalConnection:
         """What arrives of a feed; a stand-in for a bad line changes it."""
         return feed
 
-    def run(self, script: str, *, what: str, feed: Iterable[bytes] = (), timeout_s: float = 60) -> Completed:
+    def run(
+        self,
+        script: str,
+        *,
+        what: str,
+        feed: Iterable[bytes] = (),
+        timeout_s: float = 60,
+        heard: Callable[[str], None] | None = None,
+    ) -> Completed:
         self.scripts.append(script)
         body = script.replace("exec 9</run\n", f"exec 9<{quote(str(self.folder))}\n").encode()
         command = [*self._wrap, "sh", "-c", f'eval "$(head -c {len(body)})"']
         env = {"LC_ALL": "C", "PATH": f"{self.folder}/shims:{PATH}"}
         read_end, write_end = os.pipe()
         with (
-            tempfile.TemporaryFile() as out,
             tempfile.TemporaryFile() as err,
-            subprocess.Popen(command, stdin=read_end, stdout=out, stderr=err, env=env, cwd=self.folder) as process,
+            subprocess.Popen(
+                command, stdin=read_end, stdout=subprocess.PIPE, stderr=err, env=env, cwd=self.folder
+            ) as process,
         ):
             os.close(read_end)
+            out: list[bytes] = []
+            assert process.stdout
+            reader = threading.Thread(target=_read, args=(process.stdout, out, heard))
+            reader.start()
             try:
                 # A script that fails stops reading: its status tells why, not our broken pipe.
                 with contextlib.suppress(BrokenPipeError), open(write_end, "wb", buffering=0) as line:  # noqa: PTH123
                     line.writelines(itertools.chain([body], self.sent(feed)))
             finally:
                 process.wait(timeout_s)
-            out.seek(0)
+                reader.join(timeout_s)
             err.seek(0)
-            return Completed(self.node.name, what, process.returncode, out.read(), err.read())
+            return Completed(self.node.name, what, process.returncode, b"".join(out), err.read())
 
     def close(self) -> None:
         pass
+
+
+def _read(stdout: IO[bytes], into: list[bytes], heard: Callable[[str], None] | None) -> None:
+    """Keep what a script prints, and tell its whole lines as they come."""
+    for line in stdout:
+        into.append(line)
+        if heard and line.endswith(b"\n"):
+            heard(line[:-1].decode("utf-8", "replace"))
 
 
 def fleet_of(cluster: Cluster, folder: Path) -> Fleet:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from ssh_server import NODE, StandInSshd
 
 from runbook import errors
-from runbook.ssh import Completed, SshConnection, clean, printable
+from runbook.ssh import Completed, Lines, SshConnection, clean, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -114,6 +114,45 @@ def test_a_script_may_leave_its_input(connection: SshConnection) -> None:
     """A script that fails before it read all of its input: its status tells why, not a broken pipe."""
     done = connection.run("echo full >&2; exit 5", what="try", feed=[bytes(1 << 20)] * 4, timeout_s=20)
     assert (done.status, done.stderr) == (5, b"full\n")
+
+
+def test_lines_are_heard_as_they_come(connection: SshConnection, tmp_path: Path) -> None:
+    """Each whole line is told while the script still runs: here it waits for a file that hearing its line makes."""
+    said: list[str] = []
+
+    def heard(line: str) -> None:
+        said.append(line)
+        if line == "waiting":
+            (tmp_path / "heard").touch()
+
+    script = (
+        f"echo first; echo waiting; until [ -e {tmp_path}/heard ]; do sleep 0.01; done; printf 'gr\\303\\274n\\nhalf'"
+    )
+    done = connection.run(script, what="try", heard=heard, timeout_s=20).check()
+    assert said == ["first", "waiting", "grün"]
+    assert done.text == "first\nwaiting\ngrün\nhalf"
+
+
+def test_what_hearing_raises_reaches_the_caller(connection: SshConnection) -> None:
+    """Whoever listens may end the script: it is not waited for."""
+
+    def heard(line: str) -> None:
+        raise errors.CommandFailed(f"enough: {line}")
+
+    with pytest.raises(errors.CommandFailed, match="enough: one"):
+        connection.run("echo one; exec sleep 60", what="try", heard=heard, timeout_s=20)
+    assert connection.run("echo on", what="try").text == "on\n"
+
+
+@given(st.lists(st.binary(max_size=40), max_size=8), st.binary(max_size=60).filter(lambda noise: b"\x1e" not in noise))
+def test_lines_do_not_depend_on_how_bytes_arrive(blocks: list[bytes], noise: bytes) -> None:
+    """However the stream is cut, the same lines are told, and never the mark or what comes before it."""
+    said: list[str] = []
+    lines = Lines(said.append)
+    whole = b"".join(blocks)
+    for block in [noise, b"\x1e@run", b"book\n", *blocks]:
+        lines.add(block)
+    assert said == [line.decode("utf-8", "replace") for line in whole.split(b"\n")[:-1]]
 
 
 def test_an_error_of_the_feed_is_the_error(connection: SshConnection) -> None:
