@@ -8,11 +8,11 @@ from ipaddress import IPv4Address, IPv4Network
 
 from runbook.errors import SandboxError
 
-RANGE = IPv4Network("198.18.0.0/24")
+RANGE = IPv4Network("198.18.0.0/23")
 """Of 198.18.0.0/15, which RFC 2544 keeps for tests of networks: no machine on the internet has such an address."""
 
 SLOT_PREFIX = 26
-SLOTS = 4
+SLOTS = 8
 FIRST_NODE = 11
 """Node 1 is the block's address + 11; the gateway (this machine) is + 1."""
 
@@ -21,11 +21,11 @@ _NAME = re.compile(r"[a-z]([a-z0-9-]{0,22}[a-z0-9])?")
 
 @dataclass(frozen=True)
 class Block:
-    """One of the four /26 blocks of 198.18.0.0/24, with the names of what stands in it.
+    """One of the eight /26 blocks of 198.18.0.0/23, with the names of what stands in it.
 
     Args:
         name: The practice cluster's name.
-        slot: 0 to 3; two clusters on one machine need two slots.
+        slot: 0 to 7; two clusters on one machine need two slots.
 
     Raises:
         SandboxError: The name or the slot is not a usable one.

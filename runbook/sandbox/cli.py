@@ -26,7 +26,7 @@ app = typer.Typer(
 _console = Console(highlight=False)
 
 _Name = Annotated[str, typer.Option("--name", hidden=True, help="Another practice cluster's name.")]
-_Slot = Annotated[int, typer.Option("--slot", hidden=True, help="Its block of 198.18.0.0/24, 0 to 3.")]
+_Slot = Annotated[int, typer.Option("--slot", hidden=True, help="Its block of 198.18.0.0/23, 0 to 7.")]
 _Node = Annotated[str, typer.Argument(help="node1, node2, ...")]
 
 _SHIPPED = ("~/.local/state/runbook/practice/sandbox", 3)

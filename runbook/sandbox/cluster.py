@@ -46,7 +46,7 @@ class Sandbox:
 
     Args:
         name: Names its state folder, namespaces and containers.
-        slot: Which of the four /26 blocks of 198.18.0.0/24 it uses (0 to 3).
+        slot: Which of the eight /26 blocks of 198.18.0.0/23 it uses (0 to 7).
         tell: Called with a line for the operator before something that takes long.
     """
 

@@ -155,7 +155,7 @@ class Network:
         return SandboxError(
             f"{found}, which this practice cluster did not make",
             subject=str(self._block.network),
-            remedy="take that away, or use another --slot (0 to 3)",
+            remedy="take that away, or use another --slot (0 to 7)",
         )
 
 
