@@ -6,46 +6,30 @@ import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NoReturn
+from typing import TYPE_CHECKING, Literal
 
 import nbformat
 import pytest
 from nbformat import v4
-from playwright.sync_api import Browser, Page, sync_playwright
+from reading import TEXTS, contrast, luminance
 
 from runbook import render, show
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from nbformat import NotebookNode
+    from playwright.sync_api import Browser, Page
 
     Scheme = Literal["light", "dark"]
 
 pytestmark = pytest.mark.xdist_group("browser")
-CHROMIUM = Path("/usr/bin/chromium")
 SAMPLES = Path(__file__).parents[1] / "unit" / "test_render"
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
-FLAGS += ["--disable-component-update", "--disable-sync"]
 INDEXES = ["passed", "failed", "sixteen"]
 PHASES = ["00_preflight", "03_etcd_units"]
 PAGES = [f"{name}/index.html" for name in INDEXES] + [f"passed/{name}.html" for name in PHASES]
 #: A4 less the margins that a page leaves, at 96 pixels an inch.
 PAPER = {"width": 688, "height": 1000}
-#: Every visible text with its colour, and the background that it stands on.
-TEXTS = """() => {
-  const found = [];
-  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  for (let node = walker.nextNode(); node; node = walker.nextNode()) {
-    const element = node.parentElement;
-    if (!node.textContent.trim() || !element.checkVisibility()) continue;
-    let under = element;
-    while (under && getComputedStyle(under).backgroundColor === 'rgba(0, 0, 0, 0)') under = under.parentElement;
-    const background = under ? getComputedStyle(under).backgroundColor : 'rgb(255, 255, 255)';
-    found.push([node.textContent.trim().slice(0, 40), getComputedStyle(element).color, background]);
-  }
-  return found;
-}"""
 OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 HOSTILE = """
 <script>window.ran = 1; fetch("URL/script")</script><script src="URL/source"></script>
@@ -58,17 +42,6 @@ HOSTILE = """
 <svg onload="window.ran = 1"><image href="URL/svg"/></svg>
 """
 LEAVING = '<meta http-equiv="refresh" content="0;url=URL/refresh"><base href="URL/">'
-
-
-@pytest.fixture(scope="module")
-def chromium(prerequisite: Callable[[str], NoReturn]) -> Iterator[Browser]:
-    """One Chromium for this module."""
-    if not CHROMIUM.exists():
-        prerequisite(f"{CHROMIUM} (apt-get install chromium)")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 def notebook(path: Path, *cells: NotebookNode) -> None:
@@ -261,23 +234,6 @@ def test_the_policy_alone_holds(chromium: Browser, listener: _Listener, records:
 
 
 # ---- reading
-
-
-def parts(colour: str) -> tuple[float, float, float]:
-    """`rgb(1, 2, 3)` as numbers; a colour one can see through would need what lies under it."""
-    numbers = [float(one) for one in colour[colour.index("(") + 1 : -1].split(",")]
-    assert len(numbers) == 3, colour
-    return numbers[0], numbers[1], numbers[2]
-
-
-def luminance(colour: str) -> float:
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (n / 255 for n in parts(colour))]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
-def contrast(colour: str, background: str) -> float:
-    low, high = sorted((luminance(colour), luminance(background)))
-    return (high + 0.05) / (low + 0.05)
 
 
 @pytest.mark.parametrize("path", PAGES)
