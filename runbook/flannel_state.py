@@ -7,13 +7,13 @@ import re
 import time
 from dataclasses import dataclass, field
 from shlex import quote
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from runbook import etcdctl, show, versions
 from runbook.resources import content
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from runbook.fleet import Fleet
     from runbook.params import Cluster
@@ -32,10 +32,15 @@ def leases(fleet: Fleet) -> show.Table:
     """
     cluster = fleet.cluster
     found = _leases_v2(fleet) if versions.flannel_api(cluster.flannel.version) == 2 else _leases_v3(fleet)  # noqa: PLR2004
+    return show.table(lease_rows(cluster, found), _LEASE_COLUMNS, f"Leases under {cluster.flannel.etcd_prefix}/subnets")
+
+
+def lease_rows(cluster: Cluster, found: Sequence[tuple[str, str, float | None]]) -> list[dict[str, Any]]:
+    """The rows of `leases`, from the keys there are: each with its value and the seconds it has left."""
     by_host = {node.host: node.name for node in cluster.flannel_nodes}
     # A node with an interface of its own choice may lease under another address than the one we log in to.
     chosen = {node.name for node in cluster.flannel_nodes if (node.iface or cluster.flannel.iface) != "auto"}
-    rows = []
+    rows: list[dict[str, Any]] = []
     leased = set()
     for key, value, expires_s in found:
         data = etcdctl.as_json(value)
@@ -72,7 +77,7 @@ def leases(fleet: Fleet) -> show.Table:
             remedy = "does flanneld run there? phase 09"
             rows.append({"node": name, "ok": False, "public_ip": host, "why": "it has no lease", "remedy": remedy})
     rows.sort(key=lambda row: ipaddress.ip_address(str(row["public_ip"]) or "0.0.0.0"))  # noqa: S104 - sorts first
-    return show.table(rows, _LEASE_COLUMNS, f"Leases under {cluster.flannel.etcd_prefix}/subnets")
+    return rows
 
 
 def _readable(lease: str, ip: str) -> bool:

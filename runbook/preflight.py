@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from runbook.fleet import Fleet
     from runbook.params import Cluster, Node
 
-__all__ = ["checks", "facts"]
+__all__ = ["MAX_OFFSET_MS", "checks", "described", "facts", "probe"]
 
 _COLUMNS = [
     "node", "host", "distribution", "kernel", "arch", "systemd", "iface", "clock_offset_ms", "data_free_bytes",
@@ -29,12 +29,14 @@ _COLUMNS = [
 _TOOLS = "systemctl systemd-analyze journalctl tar gzip sha256sum base64 stat flock mktemp ip bridge ping ss"
 _NEEDED_FREE_BYTES = 1 << 30
 #: etcd warns past a second; certificates and leases live by the clock too.
-_MAX_OFFSET_MS = 1000
+MAX_OFFSET_MS = 1000
 #: What a check says: did it hold, what was found, what to do; a warning holds.
 Verdict = tuple[str, str, str]
 
 
-def _script(cluster: Cluster) -> str:
+def probe(cluster: Cluster) -> str:
+    """Give the sh that prints what a node is as `key=base64` lines."""
+
     def free(path: str) -> str:
         # The folder itself may not be there yet: the nearest parent that is there names its disk.
         return f'd={quote(path)}; while [ ! -d "$d" ]; do d=$(dirname -- "$d"); done; df -Pk -- "$d" | tail -n 1'
@@ -72,7 +74,7 @@ def facts(fleet: Fleet) -> show.Table:
 
         A node that does not answer has only node, host and why.
     """
-    script = _script(fleet.cluster)
+    script = probe(fleet.cluster)
     clocks: dict[str, float] = {}
 
     def work(connection: Any) -> str:  # noqa: ANN401 - any Connection
@@ -87,11 +89,12 @@ def facts(fleet: Fleet) -> show.Table:
             why = outcome.error.message if outcome.error else "no answer"
             rows.append({"node": name, "host": outcome.node.host, "why": why})
         else:
-            rows.append(_row(outcome.node, outcome.value, clocks[name]))
+            rows.append(described(outcome.node, outcome.value, clocks[name]))
     return show.table(rows, _COLUMNS, "What the nodes are")
 
 
-def _row(node: Node, text: str, clock: float) -> dict[str, object]:
+def described(node: Node, text: str, clock: float) -> dict[str, Any]:
+    """A row of `facts`, from what `probe` printed and the time on this side when it was begun."""
     raw = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
     said = {key: (content(raw, key) or b"").decode("utf-8", "replace").strip() for key in raw}
     iface = re.search(rf"^\d+: (\S+)\s+inet {re.escape(node.host)}/", said["addresses"], re.MULTILINE)
@@ -213,7 +216,7 @@ def _free_space(column: str, folder: str) -> Callable[[dict[str, Any], Cluster],
 
 def _clock(row: dict[str, Any], _: Cluster) -> Verdict:
     offset = row["clock_offset_ms"]
-    state = "ok" if abs(offset) < _MAX_OFFSET_MS else "failed"
+    state = "ok" if abs(offset) < MAX_OFFSET_MS else "failed"
     return state, f"{offset:+.0f} ms against this machine", "run chrony or systemd-timesyncd on all machines"
 
 

@@ -28,7 +28,7 @@ def row_of(clock: float = CLOCK, **changed: str) -> dict[str, Any]:
     """The facts of the captured node, with other output of some commands."""
     said = dict(line.split("=", 1) for line in CAPTURED.splitlines())
     said |= {key: base64.b64encode(value.encode()).decode() for key, value in changed.items()}
-    return preflight._row(CLUSTER.nodes[0], "\n".join(f"{key}={value}" for key, value in said.items()), clock)
+    return preflight.described(CLUSTER.nodes[0], "\n".join(f"{key}={value}" for key, value in said.items()), clock)
 
 
 def verdicts(row: dict[str, Any], cluster: Cluster = CLUSTER) -> dict[str, dict[str, Any]]:
@@ -57,7 +57,7 @@ def test_facts_are_read() -> None:
 
 def test_the_script_is_valid_sh() -> None:
     """What is sent to a node parses, with any folder."""
-    script = preflight._script(cluster_of(etcd={"data_dir": "/data/a=b,c@d/e"}))
+    script = preflight.probe(cluster_of(etcd={"data_dir": "/data/a=b,c@d/e"}))
     assert subprocess.run(["sh", "-n"], input=script, text=True, check=False).returncode == 0
 
 
