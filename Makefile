@@ -30,8 +30,9 @@ lock: setup ## Writes requirements.lock anew from pyproject.toml (UPGRADE=--upgr
 	.venv/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
 	    --no-header --extra dev $(UPGRADE) pyproject.toml -o requirements.lock
 
-jupyter: setup ## Opens JupyterLab on copies of the notebooks in a new record's folder, for the practice cluster
-	.venv/bin/runbook jupyter params/sandbox.yaml
+jupyter: setup ## Starts the practice cluster where it is not up (needs root), and opens JupyterLab on copies of the notebooks
+	.venv/bin/runbook sandbox up
+	.venv/bin/runbook jupyter
 
 clean: ## Removes .venv and caches, never records or the state of a cluster
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis dist

@@ -2,6 +2,7 @@
 
 `fleet = connect(cluster)` opens the connections; the functions of `preflight`, `binaries`, `etcd`, `flannel` and `mesh`
 return a table (they looked) or a plan (it would change); `expect` holds a table against what it should say.
+`overview(cluster)` shows the phases, and what each did last time.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ if TYPE_CHECKING:
     from runbook import binaries, etcd, flannel, mesh, preflight
     from runbook.checks import expect
     from runbook.fleet import connect
+    from runbook.phase_list import overview
 
-__all__ = ["binaries", "connect", "etcd", "expect", "flannel", "mesh", "preflight"]
-_FROM = {"connect": "runbook.fleet", "expect": "runbook.checks"}
+__all__ = ["binaries", "connect", "etcd", "expect", "flannel", "mesh", "overview", "preflight"]
+_FROM = {"connect": "runbook.fleet", "expect": "runbook.checks", "overview": "runbook.phase_list"}
 
 
 def __getattr__(name: str) -> object:

@@ -147,6 +147,8 @@ def _closing(runs: list[PhaseRun], chosen: tuple[Phase, ...], folder: Path) -> N
     if approval and last.executed.plan:
         _out.print(show.terminal_table(show.plan_table(last.executed.plan["title"], last.executed.plan["changes"])))
     _out.print(f"\n{escape(last.ename)}: {escape(clean(last.evalue))}")
+    if told := errors.see(last.ename, last.evalue):
+        _out.print(f"  {told}")
     if approval:
         _out.print("  -> or, to apply every plan of this and the phases after it: runbook run PARAMS --approve")
     left = len(chosen) - len(runs)
@@ -287,7 +289,7 @@ def main() -> None:
     try:
         app()
     except errors.RunbookError as error:
-        show.console(stderr=True).print(f"[red]{type(error).__name__}[/]: {escape(clean(str(error)))}")
+        show.console(stderr=True).print(f"[red]{type(error).__name__}[/]: {escape(clean(str(error)))}\n  {error.see}")
         sys.exit(error.exit_status)
     except KeyboardInterrupt:
         sys.exit(130)

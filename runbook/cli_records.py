@@ -8,13 +8,19 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from runbook import params, show
+from runbook import errors, params, show
 
 _out = show.console()
 _Root = Annotated[Path, typer.Option("--records", help="Where the records are.")]
 _Record = Annotated[Path, typer.Argument(metavar="RECORD", help="A record's folder.")]
 _Folders = Annotated[list[Path] | None, typer.Argument(metavar="[RECORD]...", help="Records; all by default.")]
-_Options = Annotated[list[str] | None, typer.Argument(metavar="[-- OPTIONS]", help="Handed to jupyter lab.")]
+_Words = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[PARAMS] [-- OPTIONS]",
+        help="A params file, by default the practice cluster's; after -- what is handed to jupyter lab.",
+    ),
+]
 Records = Annotated[str, typer.Option("--records", help="Where records go: a folder, or an address such as s3://…")]
 Sign = Annotated[Path | None, typer.Option("--sign", metavar="KEY", help="Sign with this SSH key, or an agent's .pub.")]
 
@@ -61,18 +67,18 @@ def diff(old: _Record, new: _Record) -> None:
     _out.print(record_diff.text(old, new), markup=False)
 
 
-def jupyter(
-    path: Annotated[Path, typer.Argument(metavar="PARAMS", help="A params file.")],
-    options: _Options = None,
-    *,
-    root: _Root = Path("records"),
-) -> None:
+def jupyter(words: _Words = None, *, root: _Root = Path("records")) -> None:
     """Open JupyterLab on a copy of the notebooks in a new record's folder, this cluster's params set."""
-    from runbook import stepped  # noqa: PLC0415 - as above
+    from runbook import phases, stepped  # noqa: PLC0415 - as above
 
+    options = list(words or [])
+    named = bool(options) and not options[0].startswith("-")
+    path = Path(options.pop(0)) if named else phases.notebooks_dir().parent / "params" / "sandbox.yaml"
+    if not named and not path.is_file():
+        raise errors.UsageError("there is no checkout with params/sandbox.yaml here", remedy="runbook jupyter PARAMS")
     folder = stepped.prepare(path, params.load(path), root)
     _out.print(f"stepping through in {escape(str(folder))}; when done: runbook close {escape(str(folder))}")
-    raise typer.Exit(stepped.open_lab(folder, options=tuple(options or ())))
+    raise typer.Exit(stepped.open_lab(folder, options=tuple(options)))
 
 
 def close(folder: _Record, *, sign: Sign = None) -> None:

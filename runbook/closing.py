@@ -37,6 +37,9 @@ def close(folder: Path, *, sign_key: Path | None = None) -> dict[str, Any]:
                 worst = max(worst, _settle(told, phase, path, redactor))
                 if path.is_file():
                     render_later(path)
+        if (index := folder / phases.INDEX).is_file():
+            handler = saving.Handler(redactor)
+            handler.write(handler.read(str(index)), str(index))
         if told["kind"] == "stepped":
             told["phases"] = [row for row in told["phases"] if row["outcome"] != "not begun"]
         if told["outcome"] == "running":

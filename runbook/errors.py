@@ -24,6 +24,57 @@ RunbookError                  exit status 1
 
 from __future__ import annotations
 
+import html
+import re
+from pathlib import Path
+
+#: The page that tells more of every kind of error, and the sections of it by what a message may hold: the first counts.
+PAGE = "troubleshooting.md"
+SYMPTOMS = (
+    ("No space left on device", "disk-full"),
+    ("address already in use", "port-taken"),
+    ("has already been bootstrapped", "member-without-its-data"),
+    ("cluster ID mismatch", "data-of-another-cluster"),
+    ("not issued by our CA", "certificates-of-another-ca"),
+    ("belongs to other nodes", "cluster-name-taken"),
+    ("certificate is valid for", "certificate-names"),
+    ("flannel config not found in etcd store", "flannel-finds-no-config"),
+    ("Couldn't fetch network config", "flannel-finds-no-config"),
+    ("out of subnets", "no-subnet-left"),
+    ("live leases don't fit", "live-leases-do-not-fit"),
+    ("br_netfilter", "kernel-module-missing"),
+    ("UDP 8472 is dropped", "overlay-loses-packets"),
+    ("context deadline exceeded", "etcd-does-not-answer"),
+    ("etcd does not answer", "etcd-does-not-answer"),
+    ("not ready within", "unit-not-ready"),
+)
+
+
+def section(kind: str, text: str) -> str:
+    """The section of docs/troubleshooting.md on an error, by what its text holds, or else by its class.
+
+    Args:
+        kind: The class's name.
+        text: The error's text.
+
+    Returns:
+        The section's anchor; '' for an error that is none of ours.
+    """
+    if not any(kind == one.__name__ for one in _kinds(RunbookError)):
+        return ""
+    found = (anchor for phrase, anchor in SYMPTOMS if phrase in text)
+    return next(found, re.sub(r"(?<=[a-z])(?=[A-Z])", "-", kind).lower())
+
+
+def see(kind: str, text: str) -> str:
+    """Where the remedy of an error is told at length: `see docs/troubleshooting.md#…`; '' where that is nowhere."""
+    anchor = section(kind, text)
+    return f"see docs/{PAGE}#{anchor}" if anchor else ""
+
+
+def _kinds(kind: type[RunbookError]) -> list[type[RunbookError]]:
+    return [kind, *(one for below in kind.__subclasses__() for one in _kinds(below))]
+
 
 class RunbookError(Exception):
     """An error that an operator can act on.
@@ -43,15 +94,27 @@ class RunbookError(Exception):
         self.node = node
         self.subject = subject
         self.remedy = remedy
+        self._linked = False
 
     def __str__(self) -> str:
         where = ": ".join(part for part in (self.node, self.subject) if part)
         text = f"{where}: {self.message}" if where else self.message
         return f"{text}\n  -> {self.remedy}" if self.remedy else text
 
+    @property
+    def see(self) -> str:
+        """Where its remedy is told at length: `see docs/troubleshooting.md#…`."""
+        return see(type(self).__name__, str(self))
+
     def _render_traceback_(self) -> list[str]:
-        """Show the message alone in a notebook (IPython asks for this): an operator can't mend a traceback."""
-        return [f"{type(self).__name__}: {self}"]
+        """Show the message alone in a notebook (IPython asks for this): an operator can't mend a traceback.
+
+        Where the page is beside the notebook, as in a record that is stepped through, a link that opens it comes first.
+        """
+        if Path(PAGE).is_file() and not self._linked:
+            self._linked = True  # IPython asks twice for one error
+            _show_link(section(type(self).__name__, str(self)))
+        return [f"{type(self).__name__}: {self}\n  {self.see}"]
 
 
 class ParamsError(RunbookError):
@@ -143,6 +206,14 @@ class HostKeyMismatch(NodeError):
 
 class LoginRefused(NodeError):
     """The node refused the user, key or password, or sudo."""
+
+
+def _show_link(anchor: str) -> None:
+    from IPython.display import publish_display_data  # noqa: PLC0415 - only IPython itself asks for this
+
+    words = f"What to do: {anchor.replace('-', ' ')}"
+    link = f'<p><a href="{PAGE}#{anchor}">{html.escape(words)}</a></p>'
+    publish_display_data({"text/html": link, "text/plain": f"{words}: {PAGE}#{anchor}"})  # type: ignore[no-untyped-call]
 
 
 def together(failed: list[RunbookError]) -> RunbookError:

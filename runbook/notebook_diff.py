@@ -44,7 +44,7 @@ def diff(old: Path, new: Path, *, times: bool = False) -> list[tuple[str, str]]:
     Returns:
         The file's name and nbdime's text, for each notebook that differs or that one of them lacks.
     """
-    names = sorted({path.name for folder in (old, new) for path in folder.glob("*.ipynb")})
+    names = sorted({path.name for folder in (old, new) for path in folder.glob("[0-9]*.ipynb")})
     told = ((name, _one(old / name, new / name, times=times)) for name in names)
     return [(name, text) for name, text in told if text]
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import pkgutil
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from runbook import binaries, errors, etcd, flannel, mesh, preflight, show
-from runbook.fleet import Fleet
+import runbook
+from runbook import errors
 
 if TYPE_CHECKING:
+    from runbook import show
+    from runbook.fleet import Fleet
     from runbook.plan import Plan
 
-Verify = Callable[[Fleet], Sequence[show.Table]]
+Verify = Callable[["Fleet"], Sequence["show.Table"]]
 
 
 @dataclass(frozen=True)
@@ -41,32 +44,42 @@ class Phase:
         return f"{self.number:02d}_{self.name}.ipynb"
 
 
+def _of(name: str) -> Callable[[Fleet], Any]:
+    """What a phase calls, imported when it is called: a run itself calls nothing of it, its notebooks do."""
+    return lambda fleet: pkgutil.resolve_name(f"runbook.{name}")(fleet)
+
+
+def _tables(*names: str) -> Verify:
+    return lambda fleet: [_of(name)(fleet) for name in names]
+
+
 def _preflight(fleet: Fleet) -> list[show.Table]:
-    facts = preflight.facts(fleet)
-    return [facts, preflight.checks(facts, fleet)]
-
-
-def _etcd(fleet: Fleet) -> list[show.Table]:
-    return [etcd.endpoints(fleet), etcd.members(fleet), etcd.alarms(fleet)]
+    facts = runbook.preflight.facts(fleet)
+    return [facts, runbook.preflight.checks(facts, fleet)]
 
 
 def _flannel(fleet: Fleet) -> list[show.Table]:
+    flannel = runbook.flannel
     return [flannel.config_there(fleet), flannel.leases(fleet), flannel.subnets(fleet, within_s=5)]
+
+
+def _mesh(fleet: Fleet) -> list[show.Table]:
+    return [runbook.mesh.ping(fleet, within_s=5)]
 
 
 PHASES = (
     Phase(0, "preflight", "preflight", _preflight),
-    Phase(1, "binaries", "binaries", lambda fleet: [binaries.versions(fleet)], binaries.install),
-    Phase(2, "etcd_certs", "etcd certificates", lambda fleet: [etcd.cert_files(fleet)], etcd.certs),
-    Phase(3, "etcd_units", "etcd units", lambda fleet: [etcd.unit_files(fleet)], etcd.units),
-    Phase(4, "etcd_start", "etcd start", lambda fleet: [etcd.states(fleet)], etcd.start),
-    Phase(5, "etcd_verify", "etcd verify", _etcd),
-    Phase(6, "flannel_certs", "flannel certificates", lambda fleet: [flannel.cert_files(fleet)], flannel.certs),
-    Phase(7, "flannel_config", "flannel config", lambda fleet: [flannel.config_there(fleet)], flannel.config),
-    Phase(8, "flannel_units", "flannel units", lambda fleet: [flannel.unit_files(fleet)], flannel.units),
-    Phase(9, "flannel_start", "flannel start", lambda fleet: [flannel.states(fleet)], flannel.start),
+    Phase(1, "binaries", "binaries", _tables("binaries:versions"), _of("binaries:install")),
+    Phase(2, "etcd_certs", "etcd certificates", _tables("etcd:cert_files"), _of("etcd:certs")),
+    Phase(3, "etcd_units", "etcd units", _tables("etcd:unit_files"), _of("etcd:units")),
+    Phase(4, "etcd_start", "etcd start", _tables("etcd:states"), _of("etcd:start")),
+    Phase(5, "etcd_verify", "etcd verify", _tables("etcd:endpoints", "etcd:members", "etcd:alarms")),
+    Phase(6, "flannel_certs", "flannel certificates", _tables("flannel:cert_files"), _of("flannel:certs")),
+    Phase(7, "flannel_config", "flannel config", _tables("flannel:config_there"), _of("flannel:config")),
+    Phase(8, "flannel_units", "flannel units", _tables("flannel:unit_files"), _of("flannel:units")),
+    Phase(9, "flannel_start", "flannel start", _tables("flannel:states"), _of("flannel:start")),
     Phase(10, "flannel_verify", "flannel verify", _flannel),
-    Phase(11, "ping_mesh", "ping mesh", lambda fleet: [mesh.ping(fleet, within_s=5)]),
+    Phase(11, "ping_mesh", "ping mesh", _mesh),
 )
 
 
@@ -94,6 +107,10 @@ def select(text: str) -> tuple[Phase, ...]:
     return tuple(phase for phase in PHASES if phase.number in numbers)
 
 
+#: The notebook that leads to all of them; it is no phase.
+INDEX = "index.ipynb"
+
+
 def notebooks_dir() -> Path:
     """Where the notebooks are: beside the package in a checkout, inside it where it was installed as a wheel."""
     package = Path(__file__).resolve().parent
@@ -101,3 +118,10 @@ def notebooks_dir() -> Path:
         if (folder / PHASES[0].notebook).is_file():
             return folder
     raise errors.RunbookError("the notebooks are missing", subject=str(package.parent / "notebooks"))
+
+
+def errors_page() -> Path:
+    """Where the page on errors is: in docs/ of a checkout, beside the notebooks where it was installed as a wheel."""
+    folder = notebooks_dir()
+    page = folder / errors.PAGE
+    return page if page.is_file() else folder.parent / "docs" / errors.PAGE

@@ -126,6 +126,23 @@ def test_jupyter_opens_a_new_record_and_close_closes_it(
     assert "is closed already" in out
 
 
+def test_jupyter_without_params_is_the_practice_clusters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With nothing typed it takes the checkout's params/sandbox.yaml, options or not; without a checkout it says so."""
+    opened: list[tuple[Path, tuple[str, ...]]] = []
+    monkeypatch.setattr(stepped, "open_lab", lambda folder, *, options: opened.append((folder, options)) or 0)
+    assert invoke("jupyter", "--records", tmp_path)[0] == 0
+    assert invoke("jupyter", "--records", tmp_path, "--", "--no-browser")[0] == 0
+    assert [options for _, options in opened] == [(), ("--no-browser",)]
+    for folder, _ in opened:
+        assert folder.parent == tmp_path / "sandbox"
+        assert f'"{phases.notebooks_dir().parent}/params/sandbox.yaml' in json.loads(
+            (folder / phases.INDEX).read_text()
+        )["cells"][4]["source"][0].replace("\\", "")
+    monkeypatch.setattr(phases, "notebooks_dir", lambda: tmp_path / "notebooks")
+    status, out = invoke("jupyter", "--records", tmp_path)
+    assert (status, "runbook jupyter PARAMS" in out) == (2, True)
+
+
 def test_close_of_no_record_is_1(tmp_path: Path) -> None:
     """A folder that is none is named."""
     status, out = invoke("close", tmp_path)
@@ -138,3 +155,13 @@ def test_records_lie_on_this_side_first(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(state, "cluster_dir", lambda _: tmp_path / "state")
     assert cli_records.local_root("some/records", cluster_of()) == Path("some/records")
     assert cli_records.local_root("s3://bucket/records", cluster_of()) == tmp_path / "state" / "records"
+
+
+def test_an_error_ends_with_where_its_remedy_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On the command line too: the message, then the section of the page on errors."""
+    monkeypatch.setattr("sys.argv", ["runbook", "jupyter", str(tmp_path / "none.yaml")])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert capsys.readouterr().err.splitlines()[-1] == "  see docs/troubleshooting.md#params-error"

@@ -179,8 +179,24 @@ def test_a_stepped_record_keeps_the_notebooks_that_ran(tmp_path: Path) -> None:
     told = closing.close(folder)
     assert [(row["number"], row["outcome"]) for row in told["phases"]] == [(0, "passed"), (3, "passed")]
     assert told["outcome"] == "passed"
-    assert sorted(one.name for one in folder.glob("*.ipynb")) == [phases.PHASES[0].notebook, UNITS]
+    assert sorted(one.name for one in folder.glob("*.ipynb")) == [phases.PHASES[0].notebook, UNITS, phases.INDEX]
     assert not list(folder.glob(".*"))
+    assert_closed(folder)
+
+
+def test_the_index_of_a_stepped_record_is_kept_without_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is no phase and has no page of its own: index.html is the record's; links to it lead there."""
+    secret = "Tr0ub4dor-and-3"  # noqa: S105 - planted
+    monkeypatch.setenv("RUNBOOK_SSH_PASSWORD", secret)
+    folder = stepped_through(tmp_path, ran={0: cells_of(phases.PHASES[0])})
+    path = folder / phases.INDEX
+    made = nbformat.read(path, as_version=4)
+    made.cells[-1].source += secret
+    nbformat.write(made, path)
+    told = closing.close(folder)
+    assert (told["secrets_removed"], [row["number"] for row in told["phases"]]) == (1, [0])
+    assert secret not in path.read_text()
+    assert made.cells[0].source.splitlines()[0].removeprefix("# ") not in (folder / "index.html").read_text()
     assert_closed(folder)
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import inspect
 import pickle
 import re
+from pathlib import Path
 
 import pytest
 
 from runbook import errors
 
+PAGE = Path(__file__).parents[2] / "docs" / errors.PAGE
 KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.RunbookError)]
 
 
@@ -52,8 +54,62 @@ def test_an_error_survives_another_process(kind: type[errors.RunbookError]) -> N
 
 
 def test_a_notebook_shows_the_message_alone() -> None:
-    """IPython asks for this in place of a traceback."""
-    assert errors.Unreachable("no answer", node="node1")._render_traceback_() == ["Unreachable: node1: no answer"]
+    """IPython asks for this in place of a traceback; it ends with where the remedy is told at length."""
+    assert errors.Unreachable("no answer", node="node1")._render_traceback_() == [
+        "Unreachable: node1: no answer\n  see docs/troubleshooting.md#unreachable"
+    ]
+
+
+def sections() -> dict[str, str]:
+    """The page's sections by their anchors, as JupyterLab and code hosts make them."""
+    text = PAGE.read_text(encoding="utf-8")
+    found = re.split("^### (.+)$", text, flags=re.MULTILINE)[1:]
+    return {heading.replace(" ", "-"): body for heading, body in zip(found[::2], found[1::2], strict=True)}
+
+
+def test_every_error_has_its_section() -> None:
+    """The page on errors has a section for each class, and no section is empty."""
+    there = sections()
+    assert [kind.__name__ for kind in KINDS if errors.section(kind.__name__, "") not in there] == []
+    assert [anchor for anchor, body in there.items() if len(body.strip()) < 80] == []
+
+
+def test_headings_have_one_anchor_everywhere() -> None:
+    """JupyterLab keeps the case of a heading in its anchor, code hosts don't: small letters are the same in both."""
+    assert [anchor for anchor in sections() if not re.fullmatch("[a-z0-9]+(-[a-z0-9]+)*", anchor)] == []
+
+
+@pytest.mark.parametrize(("phrase", "anchor"), errors.SYMPTOMS)
+def test_every_symptom_has_its_section(phrase: str, anchor: str) -> None:
+    """A phrase in an error's text leads to a section that is there and is on that phrase, whatever the class."""
+    assert phrase in sections()[anchor]
+    assert errors.CommandFailed(f"said: {phrase} …", node="node1").see == f"see docs/troubleshooting.md#{anchor}"
+
+
+def test_links_of_the_page_resolve() -> None:
+    """The page links to its own sections only: a copy of it lies in every record that is stepped through."""
+    targets = re.findall(r"\]\(([^)]+)\)", PAGE.read_text(encoding="utf-8"))
+    assert targets
+    assert [target for target in targets if target.removeprefix("#") not in sections()] == []
+
+
+def test_an_error_of_others_has_no_section() -> None:
+    """What is not raised on purpose has no remedy that could be told."""
+    assert errors.see("KeyError", "No space left on device") == ""
+
+
+def test_a_link_comes_with_the_error_where_the_page_is_at_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a record that is stepped through one link opens the section, though IPython asks twice; elsewhere none."""
+    shown: list[dict[str, str]] = []
+    monkeypatch.setattr("IPython.display.publish_display_data", shown.append)
+    monkeypatch.chdir(tmp_path)
+    error = errors.HostKeyUnknown("no key of it is known")
+    error._render_traceback_()
+    assert shown == []
+    (tmp_path / errors.PAGE).touch()
+    assert error._render_traceback_() == error._render_traceback_()
+    (data,) = shown
+    assert '<a href="troubleshooting.md#host-key-unknown">' in data["text/html"]
 
 
 def test_one_error_stays_itself() -> None:

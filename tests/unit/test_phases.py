@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from runbook import errors, phases
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def numbers(text: str) -> list[int]:
@@ -51,7 +56,17 @@ def test_phases_are_numbered_and_have_their_notebooks() -> None:
     assert [phase.number for phase in phases.PHASES] == list(range(12))
     assert len({phase.name for phase in phases.PHASES}) == 12
     folder = phases.notebooks_dir()
-    assert [phase.notebook for phase in phases.PHASES] == sorted(path.name for path in folder.glob("*.ipynb"))
+    there = sorted(path.name for path in folder.glob("*.ipynb"))
+    assert [*(phase.notebook for phase in phases.PHASES), phases.INDEX] == there
+
+
+def test_the_page_on_errors_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It lies in docs/ of a checkout, and beside the notebooks where this was installed as a wheel."""
+    assert phases.errors_page() == phases.notebooks_dir().parent / "docs" / "troubleshooting.md"
+    assert phases.errors_page().is_file()
+    (tmp_path / "troubleshooting.md").touch()
+    monkeypatch.setattr(phases, "notebooks_dir", lambda: tmp_path)
+    assert phases.errors_page() == tmp_path / "troubleshooting.md"
 
 
 def test_phases_that_change_nothing_have_no_plan() -> None:

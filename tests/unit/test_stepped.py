@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -10,12 +11,15 @@ from typing import TYPE_CHECKING
 import nbformat
 import papermill
 import pytest
+from jupyterlab_server.workspaces_handler import WorkspacesManager
 from local_node import cluster_of
 
-from runbook import phases, stepped, summary
+from runbook import errors, phases, stepped, summary
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+NOTEBOOKS = [phases.INDEX, *(phase.notebook for phase in phases.PHASES)]
 
 
 @pytest.fixture
@@ -32,12 +36,12 @@ def folder(tmp_path: Path, params_file: Path) -> Path:
 
 
 def test_every_notebook_is_there_with_this_clusters_params(folder: Path, params_file: Path) -> None:
-    """Only the parameters cell differs from the shipped notebook; run, it names the params file, approving nothing."""
-    for phase in phases.PHASES:
-        shipped = nbformat.read(phases.notebooks_dir() / phase.notebook, as_version=4).cells
-        made = nbformat.read(folder / phase.notebook, as_version=4).cells
+    """Of the code only the parameters cell differs from the shipped notebook; it names the params file."""
+    for name in NOTEBOOKS:
+        shipped = nbformat.read(phases.notebooks_dir() / name, as_version=4).cells
+        made = nbformat.read(folder / name, as_version=4).cells
         changed = [(old, new) for old, new in zip(shipped, made, strict=True) if old != new]
-        ((old, new),) = changed
+        ((old, new),) = [pair for pair in changed if pair[0].cell_type == "code"]
         assert old.metadata.tags == ["parameters"]
         values: dict[str, object] = {}
         exec(new.source, values)  # noqa: S102 - our own cell
@@ -46,14 +50,26 @@ def test_every_notebook_is_there_with_this_clusters_params(folder: Path, params_
         assert new.source.splitlines()[1:] == old.source.splitlines()[1:]
 
 
+def test_links_lead_to_what_is_in_the_folder(folder: Path) -> None:
+    """Every link of every notebook opens in JupyterLab: other notebooks and the page on errors are beside it."""
+    for name in NOTEBOOKS:
+        cells = nbformat.read(folder / name, as_version=4).cells
+        text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+        targets = re.findall(r"\]\(([^)#]+)[^)]*\)", text)
+        assert phases.INDEX in targets or name == phases.INDEX
+        assert errors.PAGE in targets
+        assert [target for target in targets if not (folder / target).is_file()] == []
+    assert (folder / errors.PAGE).read_text() == phases.errors_page().read_text()
+
+
 def test_papermill_still_reads_the_parameters(folder: Path, params_file: Path) -> None:
     """`papermill --help-notebook` shows the same names and types, the path as the default."""
-    for phase in phases.PHASES:
-        shipped = papermill.inspect_notebook(phases.notebooks_dir() / phase.notebook)
-        made = papermill.inspect_notebook(folder / phase.notebook)
+    for name in NOTEBOOKS:
+        shipped = papermill.inspect_notebook(phases.notebooks_dir() / name)
+        made = papermill.inspect_notebook(folder / name)
         assert list(made) == list(shipped)
-        assert {name: one["inferred_type_name"] for name, one in made.items()} == {
-            name: one["inferred_type_name"] for name, one in shipped.items()
+        assert {key: one["inferred_type_name"] for key, one in made.items()} == {
+            key: one["inferred_type_name"] for key, one in shipped.items()
         }
         assert json.loads(made["cluster"]["default"]) == str(params_file)
 
@@ -86,7 +102,22 @@ def test_lab_is_opened_on_the_folder(folder: Path, monkeypatch: pytest.MonkeyPat
     assert env["RUNBOOK_JOURNAL"] == str(folder / "journal.jsonl")
     assert env["JUPYTER_CONFIG_PATH"] == f"{folder}/.jupyter:/etc/theirs"
     overrides = json.loads((folder / ".jupyter/labconfig/default_setting_overrides.json").read_text())
-    assert overrides["@jupyterlab/docmanager-extension:plugin"] == {"autosaveInterval": 10}
+    assert overrides["@jupyterlab/docmanager-extension:plugin"]["autosaveInterval"] == 10
+
+
+def test_lab_opens_with_the_index_in_front(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a workspace of its own, kept in the record's folder: the index notebook, its contents beside it."""
+    monkeypatch.setattr(subprocess, "call", lambda command, *, env: commands.append((command, env)) or 0)
+    commands: list[tuple[list[str], dict[str, str]]] = []
+    stepped.open_lab(folder)
+    ((command, env),) = commands
+    assert "--LabApp.default_url=/lab/workspaces/runbook/tree/index.ipynb" in command
+    assert env["JUPYTERLAB_WORKSPACES_DIR"] == str(folder / ".jupyter/workspaces")
+    workspace = WorkspacesManager(env["JUPYTERLAB_WORKSPACES_DIR"]).load("runbook")
+    layout = workspace["data"]["layout-restorer:data"]
+    assert layout["main"]["current"] == "notebook:index.ipynb"
+    assert workspace["data"]["notebook:index.ipynb"]["data"]["path"] == "index.ipynb"
+    assert layout["left"]["current"] == "@jupyterlab/toc:plugin"
 
 
 @pytest.mark.parametrize(("euid", "root"), [(0, True), (1000, False)])
