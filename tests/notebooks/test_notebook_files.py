@@ -1,4 +1,4 @@
-"""The notebooks as files: one shape for all twelve, nothing run left in them, parameters as papermill sees them."""
+"""The notebooks as files: one shape for all twelve, nothing run left in them, links that lead somewhere."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import ast
 import json
 import re
 from functools import cache
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,12 @@ HEADINGS = ["What it changes", "Undo", "Parameters", "Plan", "Apply", "Verify", 
 MAX_CODE_LINES = 12
 BANNED = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.For, ast.AsyncFor, ast.While)
 
+INDEX = "index"
+#: What each phase says in its first cell, besides what it does: enough to follow the tutorial without it.
+TUTORIAL = ["**Why", "**By hand**", "```bash"]
+
 every_notebook = pytest.mark.parametrize("name", NAMES)
+every_file = pytest.mark.parametrize("name", [INDEX, *NAMES])
 
 
 @cache
@@ -68,11 +72,11 @@ def links(text: str) -> list[str]:
 
 
 def test_the_twelve_phases_and_no_stray_file() -> None:
-    """notebooks/ holds exactly the twelve phases, named and numbered as the tutorial goes."""
-    assert sorted(path.stem for path in FOLDER.glob("*.ipynb")) == NAMES
+    """notebooks/ holds exactly the twelve phases, named and numbered as the tutorial goes, and the index."""
+    assert sorted(path.stem for path in FOLDER.glob("*.ipynb")) == [*NAMES, INDEX]
 
 
-@every_notebook
+@every_file
 def test_valid_format_with_cell_ids(name: str) -> None:
     """Each is valid nbformat 4.5 for the python3 kernel, and every cell has an id of its own."""
     found = notebook(name)
@@ -84,7 +88,7 @@ def test_valid_format_with_cell_ids(name: str) -> None:
     assert len(set(ids)) == len(ids)
 
 
-@every_notebook
+@every_file
 def test_nothing_of_a_run_is_in_git(name: str) -> None:
     """No output, execution count, injected cell or papermill metadata is left in a notebook."""
     found = notebook(name)
@@ -97,7 +101,7 @@ def test_nothing_of_a_run_is_in_git(name: str) -> None:
         assert (cell["outputs"], cell["execution_count"]) == ([], None), cell["id"]
 
 
-@every_notebook
+@every_file
 def test_one_parameters_cell_before_other_code(name: str) -> None:
     """One cell is tagged `parameters`, and it is the first code cell: papermill injects after it."""
     tagged = [cell for cell in notebook(name)["cells"] if "parameters" in cell["metadata"].get("tags", [])]
@@ -135,7 +139,7 @@ def test_sections_are_in_the_fixed_order(name: str) -> None:
     assert [words for level, words in headings(text) if level == 2] == wanted
 
 
-@every_notebook
+@every_file
 def test_code_cells_are_short_and_plain(name: str) -> None:
     """A code cell is Python of 12 lines at most without functions, classes or loops: those belong to the library."""
     assert cells(name, "code")
@@ -146,15 +150,63 @@ def test_code_cells_are_short_and_plain(name: str) -> None:
         assert [type(node).__name__ for node in ast.walk(tree) if isinstance(node, BANNED)] == [], cell["id"]
 
 
-@every_notebook
+@every_file
 def test_relative_links_resolve(name: str) -> None:
     """Every relative link leads to a file that is there."""
     found = [link for cell in cells(name, "markdown") for link in links(source(cell))]
     assert [link for link in found if not (FOLDER / link).exists()] == []
 
 
-@pytest.mark.parametrize(("before", "after"), list(pairwise(NAMES)))
-def test_neighbours_link_to_each_other(before: str, after: str) -> None:
-    """The last markdown cell of each notebook links to the one before it and the one after it."""
-    assert f"{after}.ipynb" in links(source(cells(before, "markdown")[-1]))
-    assert f"{before}.ipynb" in links(source(cells(after, "markdown")[-1]))
+@every_file
+def test_anchors_resolve(name: str) -> None:
+    """Every link to a section leads to a heading that is there."""
+    text = "\n\n".join(source(cell) for cell in cells(name, "markdown"))
+    dead = []
+    for target, anchor in re.findall(r"\]\(([^)\s#]*)#([^)\s]+)\)", text):
+        page = (FOLDER / target).read_text(encoding="utf-8")
+        if anchor not in {words.replace(" ", "-") for _, words in headings(page)}:
+            dead.append(f"{target}#{anchor}")
+    assert dead == []
+
+
+@pytest.mark.parametrize("place", range(len(NAMES)))
+def test_each_links_to_its_neighbours_and_the_index(place: int) -> None:
+    """At its top and at its end each notebook links to the one before it, the index, and the one after it, in order."""
+    near = [*NAMES[max(0, place - 1) : place], INDEX, *NAMES[place + 1 : place + 2]]
+    texts = [source(cell) for cell in cells(NAMES[place], "markdown")]
+    for text in (texts[0], texts[-1]):
+        assert [link for link in links(text) if link.endswith(".ipynb")] == [f"{name}.ipynb" for name in near]
+
+
+@every_notebook
+def test_each_links_to_the_page_on_errors(name: str) -> None:
+    """What to do if it fails leads to the sections of the page on errors that fit the phase."""
+    section = "\n".join(source(cell) for cell in cells(name, "markdown")).partition("## If it fails")[2]
+    assert len(re.findall(r"\]\(\.\./docs/troubleshooting\.md#", section)) >= 2
+
+
+@every_notebook
+def test_each_is_the_tutorial(name: str) -> None:
+    """The first cell says why the step exists and what one would type by hand; the last one what good looks like."""
+    texts = [source(cell) for cell in cells(name, "markdown")]
+    assert [words for words in TUTORIAL if words not in texts[0]] == []
+    assert "\nGood: " in texts[-1]
+
+
+@every_notebook
+def test_a_phase_that_changes_something_speaks_of_the_buttons(name: str) -> None:
+    """Before the cell that waits, each button is named; nothing is typed any more."""
+    text = "\n\n".join(source(cell) for cell in cells(name, "markdown"))
+    section = text.partition("## Apply")[2].partition("## Verify")[0]
+    buttons = ["`Apply`", "`Not now`", "`Stop after this step`", "`Try again`", "Untick"]
+    assert [button for button in buttons if button not in section] == ([] if name not in CHANGES_NOTHING else buttons)
+    assert "type `yes`" not in text
+
+
+def test_the_index_leads_everywhere() -> None:
+    """The index links to every phase in order, says which of them change nodes, and shows the records' table."""
+    table = next(source(cell) for cell in cells(INDEX, "markdown") if "| notebook |" in source(cell))
+    rows = re.findall(r"^\| \[(\d\d) · [^\]]+\]\((\w+)\.ipynb\) \| (.+) \| (.+) \|$", table, flags=re.MULTILINE)
+    assert [(number, name) for number, name, *_ in rows] == [(name[:2], name) for name in NAMES]
+    assert {name for _, name, _, changes in rows if changes == "no"} == CHANGES_NOTHING
+    assert source(cells(INDEX, "code")[-1]) == "from runbook import overview\n\noverview(cluster)"
