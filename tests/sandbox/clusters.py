@@ -1,0 +1,95 @@
+"""Practice clusters for tests, one a module, and what they are to be before a test."""
+
+from __future__ import annotations
+
+import platform
+import re
+import shutil
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NoReturn
+
+import platformdirs
+import pytest
+from practice import Practice, apply
+
+from runbook import artifacts, releases
+from runbook.errors import SandboxError
+from runbook.sandbox import Sandbox, requirements
+from runbook.sandbox.machine import lock, mounts_below
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+_OTHER_RUN_S = 1800.0
+
+
+@pytest.fixture(scope="session")
+def binaries() -> None:
+    """Both lines' binaries in the cache: where they have to be built first, no test's deadline is for that."""
+    arch = releases.arch(platform.machine())
+    for product, version in (("etcd", "3.6.16"), ("flannel", "0.26.7"), ("etcd", "3.5.21"), ("flannel", "0.17.0")):
+        artifacts.fetch(product, version, arch)
+
+
+@contextmanager
+def cluster(group: str) -> Iterator[Sandbox]:
+    """Three nodes in the slot that an xdist group names (`cluster-1` to `cluster-7`), with a state folder of its own.
+
+    The state folder has a fixed name, so that a run that was killed is cleaned up by the next one; two runs at once on
+    one machine take turns.
+    """
+    found = re.fullmatch(r"cluster-([1-7])", group)
+    assert found, f"xdist group {group!r} has no slot"
+    home = platformdirs.user_state_path("runbook-tests") / group
+    with lock(home.with_suffix(".lock"), wait_s=_OTHER_RUN_S), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(home))
+        for name in ("SSH_AUTH_SOCK", "RUNBOOK_SSH_PASSWORD", "RUNBOOK_SUDO_PASSWORD", "RUNBOOK_JOURNAL"):
+            patch.delenv(name, raising=False)
+        sandbox = Sandbox(f"test-{group}", int(found[1]))
+        _remove(sandbox, home)
+        try:
+            sandbox.up(3)
+            yield sandbox
+        finally:
+            _remove(sandbox, home)
+
+
+@pytest.fixture(scope="module")
+def practice(
+    binaries: None,  # noqa: ARG001 - only that they are there
+    request: pytest.FixtureRequest,
+    prerequisite: Callable[[str], NoReturn],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Practice]:
+    """Three nodes in the slot that the module's xdist group names, up before its first test, down after its last."""
+    try:
+        requirements.check_tools()
+    except SandboxError as error:
+        prerequisite(str(error))
+    group = request.node.get_closest_marker("xdist_group").args[0]
+    with cluster(group) as sandbox:
+        yield Practice(sandbox, tmp_path_factory.mktemp(group))
+
+
+def _remove(sandbox: Sandbox, home: Path) -> None:
+    sandbox.down()
+    assert mounts_below(home) == []
+    shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture
+def virgin(practice: Practice) -> Practice:
+    """Three running nodes that no phase has touched."""
+    practice.make_virgin()
+    return practice
+
+
+@pytest.fixture
+def built(practice: Practice) -> Path:
+    """The params of a cluster that is built and complete."""
+    practice.sandbox.up(3)
+    path = practice.params()
+    with practice.fleet(path) as fleet:
+        apply(fleet)
+    return path
