@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 __all__ = ["install", "versions"]
 
 
+def __dir__() -> list[str]:
+    return __all__  # what Tab shows in a notebook
+
+
 def _wanted(cluster: Cluster, node: Node) -> list[tuple[Literal["etcd", "flannel"], str]]:
     wanted: list[tuple[Literal["etcd", "flannel"], str]] = []
     if "etcd" in node.roles:
@@ -55,8 +59,18 @@ def _fetched(fleet: Fleet, machines: Mapping[str, Completed]) -> dict[str, list[
 def install(fleet: Fleet) -> plan.Plan:
     """Plan phase 01: each node's binaries in `bin_dir`, mode 0755; what has the same bytes already stays.
 
-    The binaries come from the cache, the mirrors, the release site or a Go build on this side, in this order; each
-    checksum is compared first, and the plan notes with what.
+    On the etcd nodes etcd, etcdctl and etcdutl, on the flannel nodes flanneld and mk-docker-opts.sh. They come from the
+    cache, the mirrors, the release site or a Go build on this side, in this order; each checksum is compared first, and
+    the plan notes with what. A running process keeps its old binary until phase 04 or 09 restarts it.
+
+    Returns:
+        The plan: one row a node and file. Nothing on a node is changed by making it.
+
+    Raises:
+        ArtifactError: no source has a binary, or a checksum is wrong.
+        NodeError: a node can't be reached.
+
+    Next: `await plan.apply()`, then look at `binaries.versions(fleet)`.
     """
     binaries = _fetched(fleet, values(_machines(fleet)))
     folder = fleet.cluster.bin_dir
@@ -73,11 +87,16 @@ def install(fleet: Fleet) -> plan.Plan:
 
 
 def versions(fleet: Fleet) -> show.Table:
-    """What is in `bin_dir`, as the binaries themselves tell it.
+    """What is in `bin_dir`, as the binaries themselves tell it. Changes nothing.
 
     Returns:
         One row a node and file: node, path, ok, version (told by the binary), sha256, bytes, source and compared_with
         (where this side's copy comes from, and what its checksum was compared with), why, remedy.
+
+    Raises:
+        ArtifactError: the binaries to compare with can't be had on this side.
+
+    Next: where a row is not ok, `binaries.install(fleet)`.
     """
     rows: list[dict[str, object]] = []
     machines = _machines(fleet)

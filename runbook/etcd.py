@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 
 __all__ = ["alarms", "cert_files", "certs", "endpoints", "members", "start", "states", "unit_files", "units"]
 
+
+def __dir__() -> list[str]:
+    return __all__  # what Tab shows in a notebook
+
+
 UNIT = "etcd.service"
 _HEALTH_TIMEOUT_S = 60
 
@@ -29,7 +34,18 @@ def certs(fleet: Fleet) -> plan.Plan:
     """Plan phase 02: each etcd node's certificate, for server, peer and client use, in `etcd.cert_dir`.
 
     Its SANs are the node's address, 127.0.0.1, localhost and its name. A pair is issued where it is missing, near its
-    end, not of our CA, or not what the params ask for; the CA itself is made once and kept.
+    end, not of our CA, or not what the params ask for; the CA itself is made once and kept. Keys are made on this side
+    when the plan is applied, and shown nowhere.
+
+    Returns:
+        The plan: one row a node and file, and one for the CA where there is none yet. Nothing is changed by making it.
+
+    Raises:
+        PkiError: the CA can't be used.
+        StateError: the state folder belongs to another cluster.
+        NodeError: a node can't be reached.
+
+    Next: `await plan.apply()`, then look at `etcd.cert_files(fleet)`.
     """
 
     def profile(node: Node) -> pki.Profile:
@@ -44,7 +60,14 @@ def certs(fleet: Fleet) -> plan.Plan:
 
 
 def cert_files(fleet: Fleet) -> show.Table:
-    """The certificates that are on the etcd nodes: one row a node, with SANs, issuer, days left and what is wrong."""
+    """Show the certificates that are on the etcd nodes. Changes nothing.
+
+    Returns:
+        One row a node: node, path, ok, subject, sans, issuer, serial, not_after_days, usage, key_matches,
+        chain_verifies, key_sha256 (of the public key), why, remedy.
+
+    Next: where a row is not ok, `etcd.certs(fleet)`.
+    """
     return node_certs.table(fleet, fleet.cluster.etcd_nodes, fleet.cluster.etcd.cert_dir, "etcd")
 
 
@@ -87,7 +110,18 @@ def flags(cluster: Cluster, node: Node) -> dict[str, str]:
 
 
 def units(fleet: Fleet) -> plan.Plan:
-    """Plan phase 03: the user, the data and WAL folders (0700) and etcd.service of each etcd node."""
+    """Plan phase 03: the user, the data and WAL folders (0700) and etcd.service of each etcd node.
+
+    The unit has etcd's flags in the form that this version takes. Nothing is started or restarted: phase 04 does that.
+
+    Returns:
+        The plan: one row a node and resource, with the unit's diff. Nothing is changed by making it.
+
+    Raises:
+        NodeError: a node can't be reached.
+
+    Next: `await plan.apply()`, then look at `etcd.unit_files(fleet)`.
+    """
     cluster = fleet.cluster
     etcd = cluster.etcd
     # etcd makes WAL.tmp beside the WAL folder and renames it, so the parent must be etcd's too.
@@ -115,13 +149,31 @@ def units(fleet: Fleet) -> plan.Plan:
 
 
 def unit_files(fleet: Fleet) -> show.Table:
-    """What `systemd-analyze verify` and `security` say of etcd.service: one row a node."""
+    """Show what `systemd-analyze verify` and `security` say of etcd.service. Changes nothing.
+
+    Returns:
+        One row a node: node, unit, ok, exposure (0 is best, 10 worst), path, why, remedy.
+
+    Next: where a row is not ok, `etcd.units(fleet)`; else phase 04, `etcd.start(fleet)`.
+    """
     path = f"{fleet.cluster.etcd.unit_dir}/{UNIT}"
     return unit_files_of.files(fleet, fleet.cluster.etcd_nodes, path)
 
 
 def start(fleet: Fleet) -> plan.Plan:
-    """Plan phase 04: start all members at once where they don't run; restart one at a time those that run old files."""
+    """Plan phase 04: start all members at once where they don't run; restart one at a time those that run old files.
+
+    Old files: the unit, the binary or a certificate is newer than the process. Each restarted member is healthy before
+    the next; a restart that would leave no quorum is refused.
+
+    Returns:
+        The plan: one row a member that is started or restarted, with the files. Nothing is changed by making it.
+
+    Raises:
+        NodeError: a node can't be reached.
+
+    Next: `await plan.apply()`, then look at `etcd.states(fleet)` and `etcd.endpoints(fleet)`.
+    """
     etcd = fleet.cluster.etcd
     certs_at = etcd.cert_dir
     service = services.Service(
@@ -138,7 +190,14 @@ def start(fleet: Fleet) -> plan.Plan:
 
 
 def states(fleet: Fleet) -> show.Table:
-    """etcd.service as systemd sees it: one row a node, with the last journal lines where it does not run."""
+    """Show etcd.service as systemd sees it. Changes nothing.
+
+    Returns:
+        One row a node: node, unit, ok, state, since, restarts (since it was started by hand: a figure that grows is a
+        member that dies), main_pid, why (with the last journal lines where it does not run), remedy.
+
+    Next: where a row is not ok, mend what its journal says, then `etcd.start(fleet)`; else `etcd.endpoints(fleet)`.
+    """
     return services.states(fleet, fleet.cluster.etcd_nodes, UNIT)
 
 

@@ -16,11 +16,13 @@ _ENDPOINT_COLUMNS = [
 
 
 def endpoints(fleet: Fleet) -> show.Table:
-    """Every member's endpoint, asked through the first node that answers.
+    """Show every member's endpoint, asked through the first node that answers. Changes nothing.
 
     Returns:
-        One row an endpoint: endpoint, node, ok (healthy), took_ms, version, db_bytes, leader, raft_term, raft_index,
-        why, remedy.
+        One row an endpoint: endpoint, node, ok (healthy), took_ms (a read through the quorum), version, db_bytes,
+        leader, raft_term, raft_index, why, remedy.
+
+    Next: where a row is not ok, `etcd.states(fleet)` shows its unit and journal.
     """
     cluster = fleet.cluster
     health = etcdctl.command(cluster, "endpoint", "health", "-w", "json")
@@ -84,11 +86,13 @@ def _milliseconds(took: str) -> float | None:
 
 
 def members(fleet: Fleet) -> show.Table:
-    """The members as the cluster knows them, held against the params.
+    """Show the members as the cluster knows them, held against the params. Changes nothing.
 
     Returns:
         One row a member: node, member_id (hex, as etcd's log prints it), started, peer_urls, client_urls, ok, why,
         remedy.
+
+    Next: a member too many or too few is removed or added by etcdctl, as `remedy` says.
     """
     cluster = fleet.cluster
     script = etcdctl.command(cluster, "member", "list", "-w", "json")
@@ -121,10 +125,12 @@ def members(fleet: Fleet) -> show.Table:
 
 
 def alarms(fleet: Fleet) -> show.Table:
-    """The alarms that are raised; no rows is the good case.
+    """Show the alarms that are raised. Changes nothing.
 
     Returns:
-        One row an alarm: member_id (hex), alarm, remedy.
+        One row an alarm: member_id (hex), alarm, remedy; no rows is the good case.
+
+    Next: what `remedy` says; NOSPACE is a database at its quota.
     """
     script = etcdctl.command(fleet.cluster, "alarm", "list")
     done = fleet.first(fleet.cluster.etcd_nodes, script, what="etcdctl alarm list").check("is etcd running? phase 04")

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
-from dataclasses import dataclass
-from shlex import quote
 from typing import TYPE_CHECKING
 
-from runbook import etcdctl, node_certs, pki, plan, services, show, versions
+from runbook import etcdctl, node_certs, pki, plan, services, show
 from runbook import units as unit_files_of
+from runbook.flannel_config import EtcdKey, same
 from runbook.flannel_state import leases, subnets
-from runbook.resources import Change, Directory, File, Found, Resource, content, unified_diff
+from runbook.resources import Directory, File, Resource
 
 if TYPE_CHECKING:
     from runbook.fleet import Fleet
@@ -21,11 +19,29 @@ __all__ = [
     "cert_files", "certs", "config", "config_there", "leases", "start", "states", "subnets", "unit_files", "units",
 ]  # fmt: skip
 
+
+def __dir__() -> list[str]:
+    return __all__  # what Tab shows in a notebook
+
+
 UNIT = "flanneld.service"
 
 
 def certs(fleet: Fleet) -> plan.Plan:
-    """Plan phase 06: each flannel node's client certificate for etcd (client use only, no SANs), with ca.pem."""
+    """Plan phase 06: each flannel node's client certificate for etcd (client use only, no SANs), with ca.pem.
+
+    A pair is issued where it is missing, near its end, or not of our CA. Keys are made on this side when the plan is
+    applied, and shown nowhere.
+
+    Returns:
+        The plan: one row a node and file. Nothing is changed by making it.
+
+    Raises:
+        PkiError: the CA can't be used.
+        NodeError: a node can't be reached.
+
+    Next: `await plan.apply()`, then look at `flannel.cert_files(fleet)`.
+    """
     return node_certs.certificates_plan(
         "flannel certificates", fleet, fleet.cluster.flannel_nodes, fleet.cluster.flannel.cert_dir, "flanneld",
         lambda _node: pki.Profile("flanneld", (), server=False, client=True),
@@ -33,149 +49,48 @@ def certs(fleet: Fleet) -> plan.Plan:
 
 
 def cert_files(fleet: Fleet) -> show.Table:
-    """The certificates that are on the flannel nodes: one row a node."""
+    """Show the certificates that are on the flannel nodes. Changes nothing.
+
+    Returns:
+        One row a node: node, path, ok, subject, sans, issuer, serial, not_after_days, usage, key_matches,
+        chain_verifies, key_sha256 (of the public key), why, remedy.
+
+    Next: where a row is not ok, `flannel.certs(fleet)`.
+    """
     return node_certs.table(fleet, fleet.cluster.flannel_nodes, fleet.cluster.flannel.cert_dir, "flanneld")
-
-
-@dataclass(frozen=True)
-class EtcdKey:
-    """The network config under flannel's prefix, by the API that this flannel speaks."""
-
-    cluster: Cluster
-
-    @property
-    def label(self) -> str:
-        """The key."""
-        return f"{self.cluster.flannel.etcd_prefix}/config"
-
-    @property
-    def api(self) -> int:
-        """2 or 3."""
-        return versions.flannel_api(self.cluster.flannel.version)
-
-    def wanted(self) -> dict[str, object]:
-        """The config as flannel reads it."""
-        return self.cluster.flannel.network_config()
-
-    def probe(self) -> str:
-        """Read the key and the names of the leases beside it; `status` is etcdctl's exit status."""
-        folder = f"{self.cluster.flannel.etcd_prefix}/subnets"
-        if self.api == 2:  # noqa: PLR2004 - etcd's API versions
-            get = etcdctl.command(self.cluster, "-o", "json", "get", self.label, api=2)
-            names = etcdctl.command(self.cluster, "ls", folder, api=2)
-        else:
-            get = etcdctl.command(self.cluster, "get", self.label, "-w", "json")
-            names = etcdctl.command(self.cluster, "get", f"{folder}/", "--prefix", "--keys-only")
-        return f"""
-err=$(mktemp) || exit 1
-out=$({get} 2>"$err"); echo "status=$?"
-echo "config=$(printf %s "$out" | base64 -w0)"; echo "error=$(base64 -w0 <"$err")"; rm -f "$err"
-echo "leases=$({names} 2>/dev/null | base64 -w0)"
-"""
-
-    def there(self, found: Found) -> tuple[str | None, str]:
-        """The value that is there, None for none, and why it could not be read, '' when it could."""
-        text = (content(found, "config") or b"").decode("utf-8", "replace")
-        error = (content(found, "error") or b"").decode("utf-8", "replace")
-        got = etcdctl.as_json(text) or {}
-        # v2 says "100: Key not found" with status 4; v3 a missing key with status 0 and no kvs.
-        if found.get("status") != "0" and "Key not found" not in error:
-            return None, error.strip()[-300:] or "no answer"
-        if self.api == 2:  # noqa: PLR2004
-            return (got.get("node") or {}).get("value"), ""
-        kvs = got.get("kvs") or []
-        return (etcdctl.decoded(kvs[0].get("value", "")) if kvs else None), ""
-
-    def compare(self, found: Found) -> Change | None:
-        """Write it where it is missing; change another one only where no live lease would fall out of it."""
-        value, error = self.there(found)
-        wanted = json.dumps(self.wanted(), sort_keys=True)
-        if error:
-            why = f"etcd does not answer yet (phases 04 and 05 come first): {error}"
-            diff = unified_diff(self.label, b"", _pretty(wanted))
-            return Change(self.label, "create", why, "unknown", wanted, diff, wanted, refusal=why)
-        if value is not None and _same(value, wanted):
-            return None
-        diff = unified_diff(self.label, _pretty(value or ""), _pretty(wanted))
-        why = "missing" if value is None else "another config is there"
-        refusal = self._shrinks(found)
-        digest = f"{value} -> {wanted}"
-        action = "create" if value is None else "change"
-        return Change(
-            self.label, action, refusal or why, value or "", wanted, diff, digest, after=self._put(value, wanted),
-            refusal=refusal,
-        )  # fmt: skip
-
-    def _shrinks(self, found: Found) -> str:
-        network = ipaddress.IPv4Network(str(self.wanted()["Network"]))
-        length = int(str(self.wanted()["SubnetLen"]))
-        names = (content(found, "leases") or b"").decode("utf-8", "replace").split()
-        lost = []
-        for name in names:
-            address, _, prefix = name.rsplit("/", 1)[-1].partition("-")
-            try:
-                subnet = ipaddress.IPv4Network(f"{address}/{prefix}", strict=False)
-            except ValueError:
-                lost.append(name)  # no IPv4 lease: what can't be read can't be judged harmless
-                continue
-            if not subnet.subnet_of(network) or subnet.prefixlen != length:
-                lost.append(str(subnet))
-        if not lost:
-            return ""
-        return (
-            f"live leases don't fit the wanted config: {', '.join(lost)}; stop flanneld on their nodes and delete the"
-            f" leases under {self.cluster.flannel.etcd_prefix}/subnets first, or keep Network and SubnetLen"
-        )
-
-    def _put(self, value: str | None, wanted: str) -> str:
-        """Write only if the key is still as the plan saw it: another operator's write in between is not lost."""
-        if self.api == 2:  # noqa: PLR2004
-            if value is None:
-                return etcdctl.command(self.cluster, "mk", self.label, wanted, api=2) + " >/dev/null"
-            swap = ["set", "--swap-with-value", value, self.label, wanted]
-            return etcdctl.command(self.cluster, *swap, api=2) + " >/dev/null"
-        key, new = json.dumps(self.label), json.dumps(wanted)
-        seen = f'mod({key}) = "0"' if value is None else f"value({key}) = {json.dumps(value)}"
-        txn = f"{seen}\n\nput {key} {new}\n\n\n"
-        command = etcdctl.command(self.cluster, "txn")
-        stop = f"{{ echo 'the key {self.label} was changed by someone else meanwhile: look again' >&2; exit 1; }}"
-        return f"printf %s {quote(txn)} | {command} | grep -q '^SUCCESS' || {stop}"
-
-
-def _pretty(text: str) -> bytes:
-    try:
-        return json.dumps(json.loads(text), indent=2, sort_keys=True).encode() if text else b""
-    except json.JSONDecodeError:
-        return text.encode()
-
-
-def _same(one: str, other: str) -> bool:
-    try:
-        return bool(json.loads(one) == json.loads(other))
-    except json.JSONDecodeError:
-        return False
 
 
 def config(fleet: Fleet) -> plan.Plan:
     """Plan phase 07: flannel's network config in etcd, by the v2 or v3 API as the versions ask.
 
-    A different one that is there is shown as a diff; a change under which a live lease would fall out is refused.
+    It is one key, `PREFIX/config`, written only if it is still as the plan saw it. A different one that is there is
+    shown as a diff; a change under which a live lease would fall out is refused. flanneld reads it only when it starts.
+
+    Returns:
+        The plan: one row, or none. Nothing is changed by making it.
+
+    Raises:
+        NodeError: the etcd node through which it is written can't be reached.
+
+    Next: `await plan.apply()`, then look at `flannel.config_there(fleet)`.
     """
     node = fleet.cluster.etcd_nodes[0]
     return plan.of_resources("flannel config", fleet, {node.name: [EtcdKey(fleet.cluster)]})
 
 
 def config_there(fleet: Fleet) -> show.Table:
-    """The config that is in etcd.
+    """Show the config that is in etcd. Changes nothing.
 
     Returns:
         One row: path (the key), api, ok (same as wanted), there, wanted, why, remedy.
+
+    Next: where it is not ok, `flannel.config(fleet)`.
     """
     key = EtcdKey(fleet.cluster)
     done = fleet.first(fleet.cluster.etcd_nodes, key.probe(), what=f"etcdctl get {key.label}")
     value, error = key.there(dict(line.split("=", 1) for line in done.text.splitlines() if "=" in line))
     wanted = json.dumps(key.wanted(), sort_keys=True)
-    ok = value is not None and _same(value, wanted)
+    ok = value is not None and same(value, wanted)
     why = "" if ok else error or ("there is none" if value is None else "it is not the wanted one")
     row = {"path": key.label, "api": f"v{key.api}", "ok": ok, "there": value, "wanted": wanted, "why": why}
     row["remedy"] = "" if ok else "run phase 07"
@@ -199,7 +114,16 @@ def flags(cluster: Cluster, node: Node) -> dict[str, str]:
 
 
 def units(fleet: Fleet) -> plan.Plan:
-    """Plan phase 08: flanneld.service of each flannel node."""
+    """Plan phase 08: flanneld.service of each flannel node. Nothing is started or restarted: phase 09 does that.
+
+    Returns:
+        The plan: one row a node and resource, with the unit's diff. Nothing is changed by making it.
+
+    Raises:
+        NodeError: a node can't be reached.
+
+    Next: `await plan.apply()`, then look at `flannel.unit_files(fleet)`.
+    """
     cluster = fleet.cluster
     resources: dict[str, list[Resource]] = {}
     for node in cluster.flannel_nodes:
@@ -215,12 +139,30 @@ def units(fleet: Fleet) -> plan.Plan:
 
 
 def unit_files(fleet: Fleet) -> show.Table:
-    """What `systemd-analyze verify` and `security` say of flanneld.service: one row a node."""
+    """Show what `systemd-analyze verify` and `security` say of flanneld.service. Changes nothing.
+
+    Returns:
+        One row a node: node, unit, ok, exposure (0 is best, 10 worst), path, why, remedy.
+
+    Next: where a row is not ok, `flannel.units(fleet)`; else phase 09, `flannel.start(fleet)`.
+    """
     return unit_files_of.files(fleet, fleet.cluster.flannel_nodes, f"{fleet.cluster.flannel.unit_dir}/{UNIT}")
 
 
 def start(fleet: Fleet) -> plan.Plan:
-    """Plan phase 09: start flanneld where it does not run; restart one at a time those that run old files."""
+    """Plan phase 09: start flanneld where it does not run; restart one at a time those that run old files.
+
+    flanneld then takes its lease and makes flannel.1, routes and iptables rules itself. The kernel goes on forwarding
+    while it restarts.
+
+    Returns:
+        The plan: one row a node whose flanneld is started or restarted. Nothing is changed by making it.
+
+    Raises:
+        NodeError: a node can't be reached.
+
+    Next: `await plan.apply()`, then look at `flannel.states(fleet)` and `flannel.subnets(fleet)`.
+    """
     cluster = fleet.cluster
     folder = cluster.flannel.cert_dir
     service = services.Service(
@@ -241,5 +183,12 @@ def start(fleet: Fleet) -> plan.Plan:
 
 
 def states(fleet: Fleet) -> show.Table:
-    """flanneld.service as systemd sees it: one row a node, with the last journal lines where it does not run."""
+    """Show flanneld.service as systemd sees it. Changes nothing.
+
+    Returns:
+        One row a node: node, unit, ok, state, since, restarts, main_pid, why (with the last journal lines where it does
+        not run), remedy.
+
+    Next: where a row is not ok, mend what its journal says, then `flannel.start(fleet)`; else `flannel.leases(fleet)`.
+    """
     return services.states(fleet, fleet.cluster.flannel_nodes, UNIT)

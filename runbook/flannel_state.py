@@ -24,11 +24,13 @@ _REMEDY = "`journalctl -u flanneld` on the node; a restart of flanneld writes al
 
 
 def leases(fleet: Fleet) -> show.Table:
-    """The subnet leases in etcd, held against the flannel nodes.
+    """Show the subnet leases in etcd, held against the flannel nodes. Changes nothing.
 
     Returns:
         One row a lease, and one for each flannel node without: lease (the subnet), node, ok, public_ip, vtep_mac, vni,
         expires_s, why, remedy.
+
+    Next: a node without a lease: `flannel.states(fleet)`; else `flannel.subnets(fleet)`.
     """
     cluster = fleet.cluster
     found = _leases_v2(fleet) if versions.flannel_api(cluster.flannel.version) == 2 else _leases_v3(fleet)  # noqa: PLR2004
@@ -234,7 +236,9 @@ def peer_row(kernel: Kernel, lease: Mapping[str, object], *, direct: bool) -> di
 
 
 def subnets(fleet: Fleet, *, within_s: float = 15) -> show.Table:
-    """Every node's side of every lease; peers learn a new lease a moment late, so it looks again within a deadline.
+    """Show every node's side of every lease. Changes nothing.
+
+    Peers learn a new lease a moment late, so it looks again within a deadline.
 
     Args:
         fleet: The fleet.
@@ -243,6 +247,8 @@ def subnets(fleet: Fleet, *, within_s: float = 15) -> show.Table:
     Returns:
         One row a flannel node and lease: node, lease, owner, ok, link, route, neighbour, forwarding, files, why,
         remedy.
+
+    Next: what a node's kernel lacks, a restart of flanneld there writes anew; else phase 11, `mesh.ping(fleet)`.
     """
     deadline = time.monotonic() + within_s
     while True:

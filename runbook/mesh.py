@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 
 __all__ = ["beside", "matrix", "ping"]
 
+
+def __dir__() -> list[str]:
+    return __all__  # what Tab shows in a notebook
+
+
 _COLUMNS = ["node", "to", "network", "address", "ok", "rtt_ms", "loss_pct", "why", "remedy"]
 _COUNT = 3
 _ROUND_S = 15
@@ -24,6 +29,8 @@ _ROUND_S = 15
 def ping(fleet: Fleet, *, within_s: float = 20) -> show.Table:
     """Ping all pairs at once, and the pairs that fail again within a deadline (peers learn a new lease a moment late).
 
+    Every node pings every flannel node's overlay address and its plain one. Changes nothing.
+
     Args:
         fleet: The fleet.
         within_s: How long failing pairs are tried again, in seconds.
@@ -31,6 +38,8 @@ def ping(fleet: Fleet, *, within_s: float = 20) -> show.Table:
     Returns:
         One row a pair and network: node, to, network (overlay or underlay), address, ok, rtt_ms (average), loss_pct,
         why, remedy.
+
+    Next: `mesh.beside(pings)` shows both networks; a pair that fails only on the overlay: `flannel.subnets(fleet)`.
     """
     cluster = fleet.cluster
     overlay = {}

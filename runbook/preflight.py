@@ -19,7 +19,12 @@ if TYPE_CHECKING:
     from runbook.fleet import Fleet
     from runbook.params import Cluster, Node
 
-__all__ = ["MAX_OFFSET_MS", "checks", "described", "facts", "probe"]
+__all__ = ["checks", "facts"]
+
+
+def __dir__() -> list[str]:
+    return __all__  # what Tab shows in a notebook
+
 
 _COLUMNS = [
     "node", "host", "distribution", "kernel", "arch", "systemd", "iface", "clock_offset_ms", "data_free_bytes",
@@ -65,7 +70,7 @@ def probe(cluster: Cluster) -> str:
 
 
 def facts(fleet: Fleet) -> show.Table:
-    """Read what each node is, in one round trip.
+    """Read what each node is, in one round trip. Changes nothing.
 
     Returns:
         One row a node: node, host, distribution, kernel, arch, systemd (version), iface (the one that carries the
@@ -73,6 +78,8 @@ def facts(fleet: Fleet) -> show.Table:
         2379, 2380 TCP and 8472 UDP), vxlan, br_netfilter, ip_forward, iptables, missing_tools, unit_dirs, tools.
 
         A node that does not answer has only node, host and why.
+
+    Next: `preflight.checks(facts, fleet)` says what of it stands in the way.
     """
     script = probe(fleet.cluster)
     clocks: dict[str, float] = {}
@@ -152,10 +159,17 @@ class Check:
 
 
 def checks(table: pd.DataFrame, fleet: Fleet) -> show.Table:
-    """Hold the facts against what the next phases need.
+    """Hold the facts against what the next phases need. Changes nothing.
+
+    Args:
+        table: What `preflight.facts` returned.
+        fleet: The fleet.
 
     Returns:
-        One row a node and check: node, check, ok, state (ok, warning, failed), why (what was found), remedy.
+        One row a node and check: node, check, ok, state (ok, warning, failed), why (what was found), remedy. A warning
+        does not stop a run.
+
+    Next: mend what failed on the node itself (`remedy`), or the params; then phase 01, `binaries.install(fleet)`.
     """
     by_node = {row["node"]: row for row in show.rows(table)}
     rows = []

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from local_node import NODES, cluster_of, fleet_of
 
 from runbook import flannel, versions
-from runbook.flannel import EtcdKey
+from runbook.flannel_config import EtcdKey
 
 HERE = Path(__file__).parent / "test_flannel"
 NEW, OLD = cluster_of(), cluster_of(etcd={"version": "3.5.21"}, flannel={"version": "0.17.0"})

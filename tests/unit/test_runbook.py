@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import re
 import subprocess
 import sys
 
 import pytest
+from IPython.core.completer import provisionalcompleter
+from IPython.core.interactiveshell import InteractiveShell
 
 import runbook
 
@@ -19,13 +22,49 @@ def test_public_names_are_there_and_sorted() -> None:
     assert dir(runbook) == runbook.__all__
 
 
-@pytest.mark.parametrize("name", ["binaries", "etcd", "flannel", "mesh", "preflight"])
+#: These only show a table or what is there another way; they have what they return, and no next step.
+TABLES_OF_TABLES = {"beside", "matrix", "topology", "watch"}
+MODULES = ["binaries", "etcd", "flannel", "mesh", "preflight"]
+
+
+@pytest.mark.parametrize("name", MODULES)
 def test_public_names_of_a_module_are_documented(name: str) -> None:
     """Each name that a phase's module exports is there, sorted, and has a docstring."""
     module = getattr(runbook, name)
     assert module.__all__ == sorted(module.__all__)
     for public in module.__all__:
         assert inspect.getdoc(getattr(module, public)), public
+
+
+@pytest.fixture(scope="module")
+def shell() -> InteractiveShell:
+    """IPython as a kernel has it, with what the notebooks import."""
+    made = InteractiveShell()
+    made.run_cell(f"import runbook\nfrom runbook import {', '.join(MODULES)}")
+    return made
+
+
+@pytest.mark.parametrize("name", [*MODULES, "runbook"])
+@pytest.mark.parametrize("jedi", [True, False])
+def test_tab_shows_the_phase_functions_alone(shell: InteractiveShell, name: str, *, jedi: bool) -> None:
+    """`etcd.` and Tab, with and without jedi: what `__all__` names, nothing that a module only imports."""
+    shell.Completer.use_jedi = jedi
+    with provisionalcompleter():
+        shown = {one.text.removeprefix(".") for one in shell.Completer.completions(f"{name}.", len(name) + 1)}
+    public = runbook if name == "runbook" else getattr(runbook, name)
+    assert shown == set(public.__all__)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_help_is_for_a_person_who_acts(name: str) -> None:
+    """`etcd.units?` tells the phase or that nothing is changed, what comes back, and what to do next."""
+    module = getattr(runbook, name)
+    silent = []
+    for public in sorted(set(module.__all__) - TABLES_OF_TABLES):
+        text = inspect.getdoc(getattr(module, public)) or ""
+        changes = re.search(r"Plan phase \d\d|[Cc]hanges nothing|changes nothing", text)
+        silent += [public] if not (changes and "Returns:" in text and re.search(r"^Next: ", text, re.MULTILINE)) else []
+    assert silent == []
 
 
 def test_a_name_that_is_not_public_is_an_attribute_error() -> None:
