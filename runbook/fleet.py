@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from runbook import errors, params, show
+from runbook import brokered, errors, params, show
+from runbook.brokered import BrokeredConnection
 from runbook.journal import Journal
 from runbook.ssh import Completed, Connection, SshConnection
 
@@ -50,7 +51,7 @@ class Fleet:
         """Connect to every node; returns the errors of those that can't be reached or refused us."""
 
         def login(connection: Connection) -> None:
-            if isinstance(connection, SshConnection):
+            if isinstance(connection, SshConnection | BrokeredConnection):
                 connection.open()
                 self.journal.note(connection.node.name, "connect")
 
@@ -171,7 +172,7 @@ def connect(cluster: str | Path | Mapping[str, object] | Cluster, *, partial: bo
         NodeError: nodes can't be reached or refused us; all of them are listed.
     """
     read = params.load(cluster)
-    fleet = Fleet(read, {node.name: SshConnection(node, read.ssh) for node in read.nodes})
+    fleet = Fleet(read, {node.name: brokered.connection(node, read.ssh) for node in read.nodes})
     failed = fleet.open()
     if failed and (not partial or len(failed) == len(read.nodes)):
         show.display(fleet)

@@ -16,7 +16,8 @@ import socket
 import threading
 from typing import TYPE_CHECKING
 
-from runbook import errors
+from runbook import brokered, errors
+from runbook.brokered import BrokeredConnection
 from runbook.fleet import Fleet
 from runbook.journal import Journal
 from runbook.lock_script import FOLDER, Found, answer, look, release, take
@@ -43,8 +44,8 @@ def held(
 ) -> Iterator[Lock]:
     """Hold the lock of a cluster: on every node that can be reached, or on none.
 
-    It is renewed from a thread, over connections of its own; a renewal that fails is noted in the fleet's journal and
-    ends nothing. At the end, also after an error, it is released.
+    It is renewed from a thread, over the run's broker or connections of its own; a renewal that fails is noted in the
+    fleet's journal and ends nothing. At the end, also after an error, it is released.
 
     Args:
         fleet: The cluster; its journal gets a step `lock` a node.
@@ -220,11 +221,12 @@ class _Renewal(threading.Thread):
 
 
 def _twins(fleet: Fleet) -> dict[str, Connection]:
-    """Connections like the fleet's, to the same nodes: a renewal never waits for what the run does on its own."""
+    """The run's broker where it has one; else connections of our own: a renewal never waits for what the run does."""
     ssh = fleet.cluster.ssh
 
     def twin(connection: Connection) -> Connection:
-        return SshConnection(connection.node, ssh) if isinstance(connection, SshConnection) else connection
+        ours = isinstance(connection, SshConnection | BrokeredConnection)
+        return brokered.connection(connection.node, ssh) if ours else connection
 
     return {name: outcome.value for name, outcome in fleet.each(twin).items() if outcome.value}
 

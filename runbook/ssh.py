@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import select
 import threading
 import time
 from dataclasses import dataclass
@@ -18,17 +17,18 @@ from typing import TYPE_CHECKING, Protocol
 import paramiko
 
 from runbook import dial, errors
+from runbook.channel import MARK, Feeder, Lines, drain, send
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Iterable
 
     from runbook.params import Node, Ssh
 
 #: sudo's and sshd's own PATH may lack /usr/sbin, where `ip` is on some distributions.
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-#: Printed before a script's own output: whatever a noisy shell start-up file prints comes before it and is dropped.
-_MARK = b"\x1e@runbook\n"
-_CHUNK = 32 * 1024
+#: Of the 10 sessions that sshd allows on a connection (MaxSessions), two are left to others.
+_SCRIPTS_AT_ONCE = 8
 #: A node that did not answer is not waited for again in each table: its connect timeout is 10 s.
 _ASK_AGAIN_AFTER_S = 30.0
 #: Control characters, and the marks that turn the direction of text or break its lines (Unicode's bidi controls).
@@ -90,18 +90,35 @@ class Connection(Protocol):
         """Close the connection."""
 
 
-class SshConnection:
-    """A logged-in connection to one node; made again by itself when it was lost between two scripts."""
+@dataclass
+class Counts:
+    """What a connection was used for: how often it was made, scripts that ran, bytes sent to their input."""
 
-    def __init__(self, node: Node, ssh: Ssh) -> None:
-        self.node = node
-        self._target = dial.target(node, ssh)
-        self._sudo = ssh.sudo
+    connections: int = 0
+    scripts: int = 0
+    bytes_sent: int = 0
+
+
+class Login:
+    """A logged-in connection to one target; made again by itself when it was lost between two scripts.
+
+    Several scripts may run over it at once, each in a channel of its own.
+
+    Attributes:
+        counts: What it was used for so far.
+    """
+
+    def __init__(self, target: dial.Target, *, sudo: bool) -> None:
+        self.counts = Counts()
+        self._target = target
+        self._sudo = sudo
         self._sudo_password = os.environ.get("RUNBOOK_SUDO_PASSWORD", "")
         self._client: paramiko.SSHClient | None = None
         self._unreachable: errors.Unreachable | None = None
         self._unreachable_at = 0.0
         self._lock = threading.Lock()
+        self._counting = threading.Lock()
+        self._turn = threading.BoundedSemaphore(_SCRIPTS_AT_ONCE)
 
     def open(self) -> None:
         """Connect and log in where that is not done yet; with sudo, see that it works.
@@ -121,8 +138,12 @@ class SshConnection:
             except errors.Unreachable as error:
                 self._unreachable, self._unreachable_at = error, time.monotonic()
                 raise
-        if self._sudo:
-            self._check_sudo()
+            self.counts.connections += 1
+            try:
+                self._check_sudo()
+            except BaseException:
+                self.close()
+                raise
 
     def close(self) -> None:
         """Close the connection; a second call does nothing."""
@@ -138,6 +159,7 @@ class SshConnection:
         feed: Iterable[bytes] = (),
         timeout_s: float = 60,
         heard: Callable[[str], None] | None = None,
+        until: socket.socket | None = None,
     ) -> Completed:
         """Run a sh script on the node and wait for its end.
 
@@ -149,14 +171,16 @@ class SshConnection:
                 there after a lost connection.
             heard: Gets each complete line of the script's stdout as it arrives, without its end, in the caller's
                 thread; what it raises ends the script and reaches the caller.
+            until: Belongs to whoever asked for the script: when its other end is closed, the script's channel is too.
 
         Raises:
             CommandFailed: the deadline has passed.
             ConnectionLost: the connection broke in the middle.
             NodeError: the node can't be reached or refused us.
+            Abandoned: `until` was closed.
         """
         self.open()
-        body = f"printf '{_MARK.decode('latin1').replace(chr(30), chr(92) + '036').rstrip()}\\n'\n{script}\n".encode()
+        body = f"printf '{MARK.decode('latin1').replace(chr(30), chr(92) + '036').rstrip()}\\n'\n{script}\n".encode()
         command = f"timeout -k 5 {timeout_s + 5:.0f} sh -c 'eval \"$(head -c {len(body)})\"'"
         command = f"env LC_ALL=C PATH={PATH} {command}"
         prefix = b""
@@ -164,25 +188,28 @@ class SshConnection:
             command = f"sudo {'-kS -p' + chr(39) * 2 if self._sudo_password else '-n'} -- {command}"
             prefix = f"{self._sudo_password}\n".encode() if self._sudo_password else b""
         lines = Lines(heard) if heard else None
-        done = self._exec(f"exec {command}", what, [prefix, body], feed, timeout_s, lines)
-        _, mark, output = done.stdout.partition(_MARK)
+        with self._turn:
+            done = self._exec(f"exec {command}", what, [prefix, body], feed, timeout_s, lines, until)
+        _, mark, output = done.stdout.partition(MARK)
         if not mark:
             raise errors.CommandFailed(
                 f"the node's shell did not run it (status {done.status}): {printable(done.stderr + done.stdout, 400)}",
-                node=self.node.name,
+                node=self._target.name,
                 subject=what,
                 remedy="try `ssh USER@HOST true` by hand; a node needs sh, env, timeout and head (coreutils)",
             )
-        return Completed(self.node.name, what, done.status, output, done.stderr)
+        return Completed(self._target.name, what, done.status, output, done.stderr)
 
     def _check_sudo(self) -> None:
+        if not self._sudo:
+            return
         done = self._exec("exec sudo -n true", "sudo -n true", [], (), self._target.timeout_s)
         if done.status == 0:
             self._sudo_password = ""
         elif not self._sudo_password:
             raise errors.LoginRefused(
                 f"sudo refused {self._target.user}: {printable(done.stderr, 300)}",
-                node=self.node.name,
+                node=self._target.name,
                 remedy="allow it (sudoers: `USER ALL=(ALL) NOPASSWD: ALL`), or set RUNBOOK_SUDO_PASSWORD",
             )
 
@@ -194,6 +221,7 @@ class SshConnection:
         feed: Iterable[bytes],
         timeout_s: float,
         lines: Lines | None = None,
+        until: socket.socket | None = None,
     ) -> Completed:
         deadline = time.monotonic() + timeout_s
         try:
@@ -202,15 +230,26 @@ class SshConnection:
                 raise paramiko.SSHException("not connected")  # noqa: TRY301 - mapped like the others below
             channel = transport.open_session(timeout=self._target.timeout_s)
             channel.exec_command(command)
-            feeder = _Feeder(channel, head, feed, deadline)
-            feeder.start()
-            try:
-                out, err = _drain(channel, deadline, lines)
-            except BaseException:
-                channel.close()
-                raise
         except (paramiko.SSHException, OSError, EOFError) as error:
             raise self._lost(what, str(error)) from error
+        feeder = Feeder(channel, feed)
+        # A node that stops reading early has failed: its exit status tells why, not our broken pipe.
+        with contextlib.suppress(OSError, EOFError):
+            channel.settimeout(max(0.1, timeout_s))
+            for block in head:
+                send(channel, block)
+            if feed == ():
+                channel.shutdown_write()
+            else:
+                feeder.start()
+        try:
+            out, err = drain(channel, deadline, lines, until)
+        except BaseException:  # of who listens, or nobody waits any more: the script ends with its channel
+            channel.close()
+            raise
+        with self._counting:
+            self.counts.scripts += 1
+            self.counts.bytes_sent += feeder.sent + sum(map(len, head))
         if feeder.error:
             channel.close()
             raise feeder.error
@@ -218,12 +257,12 @@ class SshConnection:
             status = channel.recv_exit_status()
             channel.close()
             if status >= 0:
-                return Completed(self.node.name, what, status, out, err)
+                return Completed(self._target.name, what, status, out, err)
         channel.close()
         if time.monotonic() >= deadline:
             raise errors.CommandFailed(
                 f"did not end within {timeout_s:g} s; it said: {printable(err or b'nothing')}",
-                node=self.node.name,
+                node=self._target.name,
                 subject=what,
                 remedy="see what holds it up on the node (`systemctl list-jobs`, `journalctl -e`), then run again",
             )
@@ -232,89 +271,15 @@ class SshConnection:
     def _lost(self, what: str, why: str) -> errors.ConnectionLost:
         return errors.ConnectionLost(
             f"the connection broke in the middle: {why}",
-            node=self.node.name,
+            node=self._target.name,
             subject=what,
             remedy="see that the node is up, then run again: what is done already is not done twice",
         )
 
 
-class _Feeder(threading.Thread):
-    """Sends standard input in chunks while the caller drains the output: neither waits for the other."""
+class SshConnection(Login):
+    """A logged-in connection to one node of a cluster."""
 
-    def __init__(self, channel: paramiko.Channel, head: list[bytes], feed: Iterable[bytes], deadline: float) -> None:
-        super().__init__(daemon=True, name="runbook-feed")
-        self.error: Exception | None = None
-        self._channel, self._head, self._feed, self._deadline = channel, head, feed, deadline
-
-    def run(self) -> None:
-        # The node may stop reading early (it failed): its exit status tells why, not our broken pipe.
-        with contextlib.suppress(OSError, EOFError):
-            self._channel.settimeout(max(0.1, self._deadline - time.monotonic()))
-            for block in self._head:
-                self._send(block)
-            self._send_feed()
-            self._channel.shutdown_write()
-
-    def _send_feed(self) -> None:
-        blocks = iter(self._feed)
-        while True:
-            try:
-                block = next(blocks, None)
-            except Exception as error:  # noqa: BLE001 - whatever making the stream raised belongs to the caller
-                self.error = error
-                self._channel.close()
-                return
-            if block is None:
-                return
-            self._send(block)
-
-    def _send(self, block: bytes) -> None:
-        # Channel.sendall copies the rest at every send: 64 MiB would take 41 s. Views of small chunks don't.
-        view = memoryview(block)
-        for start in range(0, len(view), _CHUNK):
-            self._channel.sendall(bytes(view[start : start + _CHUNK]))
-
-
-class Lines:
-    """Tells each complete line of a script's stdout as its bytes arrive; what comes before the mark is not told."""
-
-    def __init__(self, tell: Callable[[str], None]) -> None:
-        self._tell = tell
-        self._kept = bytearray()
-        self._begun = False
-
-    def add(self, data: bytes) -> None:
-        """Take the next bytes."""
-        self._kept += data
-        if not self._begun:
-            _, mark, rest = self._kept.partition(_MARK)
-            if not mark:
-                return
-            self._begun, self._kept = True, rest
-        *whole, self._kept = self._kept.split(b"\n")
-        for line in whole:
-            self._tell(line.decode("utf-8", "replace"))
-
-
-def _drain(channel: paramiko.Channel, deadline: float, lines: Lines | None = None) -> tuple[bytes, bytes]:
-    """Read stdout and stderr until the command ended, the connection broke or the deadline passed."""
-    out, err = bytearray(), bytearray()
-    poll = select.poll()
-    poll.register(channel.fileno(), select.POLLIN)
-    while (left := deadline - time.monotonic()) > 0:
-        while channel.recv_ready():
-            block = channel.recv(1 << 20)
-            out += block
-            if lines:
-                lines.add(block)
-        while channel.recv_stderr_ready():
-            err += channel.recv_stderr(1 << 20)
-        if channel.eof_received or channel.closed:
-            if channel.recv_ready() or channel.recv_stderr_ready():
-                continue
-            channel.status_event.wait(min(left, dial.DEAD_AFTER_S))
-            if not (channel.recv_ready() or channel.recv_stderr_ready()):
-                break
-        else:
-            poll.poll(min(left, 1) * 1000)
-    return bytes(out), bytes(err)
+    def __init__(self, node: Node, ssh: Ssh) -> None:
+        super().__init__(dial.target(node, ssh), sudo=ssh.sudo)
+        self.node = node

@@ -30,6 +30,7 @@ class StandInSshd(paramiko.ServerInterface):
         drop: How many further connections are closed before the banner.
         noise: Printed before a command's output, as a noisy start-up file does.
         shell: Runs a command; a list to which the command line is appended.
+        closed: Set when a command's channel was closed before the command ended.
     """
 
     def __init__(self, folder: Path, *, user_password: str = "") -> None:
@@ -42,6 +43,7 @@ class StandInSshd(paramiko.ServerInterface):
         self.accepted = 0
         self.drop = 0
         self.noise = b""
+        self.closed = threading.Event()
         self.shell = ["sh", "-c"]
         self.transports: list[paramiko.Transport] = []
         self._running: list[threading.Thread] = []
@@ -145,8 +147,12 @@ class StandInSshd(paramiko.ServerInterface):
                     process.stdin.flush()
             with contextlib.suppress(OSError):
                 process.stdin.close()
-            for output in outputs:
-                output.join()
+            while any(output.is_alive() for output in outputs):
+                outputs[0].join(0.02)
+                if channel.closed:
+                    self.closed.set()
+                    outputs[0].join()
+                    outputs[1].join()
             status = process.wait()
         with contextlib.suppress(OSError, EOFError):
             channel.send_exit_status(status if status >= 0 else 128 - status)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
@@ -13,8 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ssh_server import NODE, StandInSshd
 
-from runbook import errors
-from runbook.ssh import Completed, Lines, SshConnection, clean, printable
+from runbook import broker, brokered, errors
+from runbook.channel import Lines
+from runbook.params import Cluster
+from runbook.ssh import Completed, Connection, SshConnection, clean, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,24 +33,29 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandInS
         yield one
 
 
-@pytest.fixture
-def connection(server: StandInSshd) -> Iterator[SshConnection]:
-    one = SshConnection(NODE, server.settings())
-    yield one
-    one.close()
+@pytest.fixture(params=["direct", "brokered"])
+def connection(server: StandInSshd, request: pytest.FixtureRequest) -> Iterator[Connection]:
+    """A node by a connection of our own, and as the broker of a run reaches it: no test here tells them apart."""
+    ssh = server.settings()
+    with contextlib.ExitStack() as ends:
+        if request.param == "brokered":
+            ends.enter_context(broker.serving(Cluster.model_construct(nodes=(NODE,), ssh=ssh)))
+        one = brokered.connection(NODE, ssh)
+        ends.callback(one.close)
+        yield one
 
 
 # ---- what comes back
 
 
-def test_output_error_and_status_come_apart(connection: SshConnection) -> None:
+def test_output_error_and_status_come_apart(connection: Connection) -> None:
     """Stdout, stderr and exit status are kept apart, byte by byte."""
     done = connection.run("printf 'out\\000\\377'; echo err >&2; exit 7", what="try")
     assert (done.node, done.what, done.status) == ("node1", "try", 7)
     assert (done.stdout, done.stderr) == (b"out\0\xff", b"err\n")
 
 
-def test_locale_and_path_are_set(connection: SshConnection) -> None:
+def test_locale_and_path_are_set(connection: Connection) -> None:
     """A script has the C locale and the sbin folders, whatever the node's shell has."""
     done = connection.run("echo $LC_ALL; echo $PATH", what="env").check()
     assert done.text == "C\n/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n"
@@ -63,26 +71,26 @@ def test_locale_and_path_are_set(connection: SshConnection) -> None:
         "",
     ],
 )
-def test_a_script_runs_as_it_is(connection: SshConnection, script: str) -> None:
+def test_a_script_runs_as_it_is(connection: Connection, script: str) -> None:
     """No shell on the way reads the script: what it prints is what sh prints of it here."""
     wanted = subprocess.run(["sh"], input=script, capture_output=True, text=True, check=True).stdout
     assert connection.run(script, what="try").check().text == wanted
 
 
-def test_a_script_is_not_on_the_command_line(server: StandInSshd, connection: SshConnection) -> None:
+def test_a_script_is_not_on_the_command_line(server: StandInSshd, connection: Connection) -> None:
     """Nothing of a script is in the node's process list, and its length has no limit there."""
     connection.run("x=verysecret; " + ": " + "y" * 300_000, what="try").check()
     assert "verysecret" not in "".join(server.commands)
     assert max(map(len, server.commands)) < 300
 
 
-def test_noise_of_the_login_shell_is_dropped(server: StandInSshd, connection: SshConnection) -> None:
+def test_noise_of_the_login_shell_is_dropped(server: StandInSshd, connection: Connection) -> None:
     """What a start-up file prints before the script is no part of its output."""
     server.noise = b"Welcome!\n\x1e@run\x1b[2J\n"
     assert connection.run("echo mine", what="try").text == "mine\n"
 
 
-def test_a_node_that_runs_no_scripts_says_so(server: StandInSshd, connection: SshConnection) -> None:
+def test_a_node_that_runs_no_scripts_says_so(server: StandInSshd, connection: Connection) -> None:
     """An account without a shell is an error that shows what it said."""
     server.shell = ["sh", "-c", "echo This account is currently not available.; exit 1", "nologin"]
     with pytest.raises(errors.CommandFailed, match=r"did not run it \(status 1\): This account is currently not"):
@@ -103,20 +111,20 @@ def test_a_failed_script_raises_with_its_last_words() -> None:
 # ---- streams
 
 
-def test_input_and_output_flow_together(connection: SshConnection) -> None:
+def test_input_and_output_flow_together(connection: Connection) -> None:
     """Neither side waits for the other: 2 MiB through `cat` come back whole."""
     block = os.urandom(1 << 20)
     done = connection.run("cat", what="cat", feed=[block, block], timeout_s=20)
     assert done.stdout == block * 2
 
 
-def test_a_script_may_leave_its_input(connection: SshConnection) -> None:
+def test_a_script_may_leave_its_input(connection: Connection) -> None:
     """A script that fails before it read all of its input: its status tells why, not a broken pipe."""
     done = connection.run("echo full >&2; exit 5", what="try", feed=[bytes(1 << 20)] * 4, timeout_s=20)
     assert (done.status, done.stderr) == (5, b"full\n")
 
 
-def test_lines_are_heard_as_they_come(connection: SshConnection, tmp_path: Path) -> None:
+def test_lines_are_heard_as_they_come(connection: Connection, tmp_path: Path) -> None:
     """Each whole line is told while the script still runs: here it waits for a file that hearing its line makes."""
     said: list[str] = []
 
@@ -133,7 +141,7 @@ def test_lines_are_heard_as_they_come(connection: SshConnection, tmp_path: Path)
     assert done.text == "first\nwaiting\ngrün\nhalf"
 
 
-def test_what_hearing_raises_reaches_the_caller(connection: SshConnection) -> None:
+def test_what_hearing_raises_reaches_the_caller(connection: Connection) -> None:
     """Whoever listens may end the script: it is not waited for."""
 
     def heard(line: str) -> None:
@@ -155,7 +163,26 @@ def test_lines_do_not_depend_on_how_bytes_arrive(blocks: list[bytes], noise: byt
     assert said == [line.decode("utf-8", "replace") for line in whole.split(b"\n")[:-1]]
 
 
-def test_an_error_of_the_feed_is_the_error(connection: SshConnection) -> None:
+def test_what_hearing_raises_of_its_own_stays_what_it_is(connection: Connection) -> None:
+    """A full disk on this side is no broken connection."""
+
+    def heard(_line: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        connection.run("echo one; exec sleep 60", what="try", heard=heard, timeout_s=20)
+
+
+def test_whatever_a_script_prints_is_only_text(connection: Connection) -> None:
+    """Bytes that look like the ends, marks or frames of what carries them come back as they are."""
+    hostile = bytes(range(256)) + b"\x1e@runbook\nr\x00\x00\x00\x02{}u\x00\x00\x00\x00o\xff\xff\xff\xff\n"
+    said: list[str] = []
+    done = connection.run("cat; cat /dev/null >&2", what="try", feed=[hostile], heard=said.append, timeout_s=20)
+    assert done.stdout == hostile
+    assert said == [line.decode("utf-8", "replace") for line in hostile.split(b"\n")[:-1]]
+
+
+def test_an_error_of_the_feed_is_the_error(connection: Connection) -> None:
     """What making the stream raised reaches the caller as it is."""
 
     def feed() -> Iterator[bytes]:
@@ -170,7 +197,7 @@ def test_an_error_of_the_feed_is_the_error(connection: SshConnection) -> None:
 
 
 @pytest.mark.parametrize("script", ["echo waiting >&2; exec sleep 60", "echo waiting >&2; exec yes"])
-def test_a_deadline_ends_the_wait(connection: SshConnection, script: str) -> None:
+def test_a_deadline_ends_the_wait(connection: Connection, script: str) -> None:
     """A script that hangs, silent or never silent, ends at its deadline with what it said."""
     start = time.monotonic()
     with pytest.raises(errors.CommandFailed, match=r"did not end within 0\.3 s; it said: waiting"):
@@ -178,27 +205,22 @@ def test_a_deadline_ends_the_wait(connection: SshConnection, script: str) -> Non
     assert time.monotonic() - start < 5
 
 
-def test_the_node_itself_ends_a_script_that_is_late(server: StandInSshd, connection: SshConnection) -> None:
+def test_the_node_itself_ends_a_script_that_is_late(server: StandInSshd, connection: Connection) -> None:
     """The command line has a deadline of its own, a little later than ours: nothing runs on after a lost connection."""
     connection.run("true", what="try", timeout_s=60)
     assert " timeout -k 5 65 sh -c " in server.commands[-1]
 
 
-def test_a_cut_connection_is_told_and_made_again(server: StandInSshd, connection: SshConnection) -> None:
+def test_a_cut_connection_is_told_and_made_again(server: StandInSshd, connection: Connection) -> None:
     """A connection that breaks in the middle is an error at once; the next script connects anew."""
-
-    def feed() -> Iterator[bytes]:
-        yield b"x"
-        server.cut()
-
     with pytest.raises(errors.ConnectionLost, match="broke in the middle") as caught:
-        connection.run("cat; exec sleep 60", what="try", feed=feed(), timeout_s=30)
+        connection.run("echo on; exec sleep 60", what="try", heard=lambda _line: server.cut(), timeout_s=30)
     assert (caught.value.node, caught.value.subject) == ("node1", "try")
     assert connection.run("echo again", what="try").text == "again\n"
     assert server.accepted == 2
 
 
-def test_one_connection_serves_all_scripts(server: StandInSshd, connection: SshConnection) -> None:
+def test_one_connection_serves_all_scripts(server: StandInSshd, connection: Connection) -> None:
     """A second script opens a channel and no connection; closing twice is allowed."""
     connection.open()
     connection.run("true", what="one")
