@@ -39,7 +39,8 @@ _verified: dict[Path, _Seen] = {}  # what a file was when its sum was last compu
 class Binary:
     """One file of a release in the cache: `path` is what goes to a node, `packed` the same by gzip.
 
-    Sizes are in bytes; `sha256` is that of `path`; `compared_with` says what vouches for it.
+    Sizes are in bytes; `sha256` is that of `path`, `packed_sha256` that of `packed`; `compared_with` says what vouches
+    for them.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Binary:
     packed_size: int
     source: str
     compared_with: str
+    packed_sha256: str
 
 
 class NotInCache(Exception):
@@ -230,6 +232,7 @@ def _binaries(folder: Path, release: Release, manifest: _Manifest) -> tuple[Bina
             packed_size=manifest.files[name].packed_size,
             source=manifest.source,
             compared_with=manifest.compared_with,
+            packed_sha256=manifest.files[name].packed_sha256,
         )
         for name in release.names
     )

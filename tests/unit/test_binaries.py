@@ -40,9 +40,9 @@ def make(folder: Path, name: str, product: str, version: str, arch: str) -> Bina
     path, packed = folder / f"cached-{name}-{arch}", folder / f"cached-{name}-{arch}.gz"
     path.write_bytes(f"#!/bin/sh\necho {name} Version: {version} {arch}\n".encode())
     packed.write_bytes(gzip.compress(path.read_bytes()))
-    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    sums = [hashlib.sha256(file.read_bytes()).hexdigest() for file in (path, packed)]
     sizes = path.stat().st_size, packed.stat().st_size
-    return Binary(name, product, version, arch, path, packed, sha256, *sizes, "mirror x", "pin")
+    return Binary(name, product, version, arch, path, packed, sums[0], *sizes, "mirror x", "pin", sums[1])
 
 
 @pytest.fixture
