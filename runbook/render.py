@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from runbook import errors, evidence, mesh_picture, paper, record, safe_html, show
+from runbook import errors, evidence, mesh_picture, page_links, paper, record, safe_html, show
 from runbook.ssh import clean
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def notebook(path: Path) -> str:
     book = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]  # nbformat has no types here
     executed = record.read(path)
     papermill = book.metadata.get("papermill", {})
-    cells = list(_cells(book))
+    cells = list(_cells(book, page_links.notebooks(path, passed=executed.ok)))
     begun = papermill or any(cell.number for cell in cells)
     outcome = "passed" if executed.ok else _stop(executed.ename) if begun else "not begun"
     cluster = papermill.get("parameters", {}).get("cluster")
@@ -179,14 +179,14 @@ def _title(book: NotebookNode) -> str:
     return next((str(line).removeprefix("# ").strip() for line in lines if line.startswith("# ")), "")
 
 
-def _cells(book: NotebookNode) -> Iterator[_Cell]:
+def _cells(book: NotebookNode, linked: set[str] | None) -> Iterator[_Cell]:
     markdown, code, sanitised = safe_html.markdown(), safe_html.code(), safe_html.sanitiser()
     for cell in book.cells:
         tags = cell.metadata.get("tags", ())
         if _ERROR_NOTE in tags:
             continue
         if cell.cell_type == "markdown":
-            yield _Cell(markdown(cell.source))
+            yield _Cell(page_links.living(markdown(cell.source), linked))
         elif cell.cell_type == "code" and cell.source.strip():
             state = cell.metadata.get("papermill", {})
             names = [output.ename for output in cell.outputs if output.output_type == "error"]
