@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-#: Every visible text in an element (the whole page without one) with its colour, and the background that it stands on.
+#: Every visible text in an element (the whole page without one) with its colour and the background that it stands on,
+#: both as they look: what one can see through is mixed with what lies under it.
 TEXTS = """(within) => {
+  const canvas = new OffscreenCanvas(1, 1).getContext('2d', {willReadFrequently: true});
+  const mixed = (colours) => {
+    for (const colour of ['white', ...colours]) {
+      canvas.fillStyle = colour;
+      canvas.fillRect(0, 0, 1, 1);
+    }
+    return `rgb(${canvas.getImageData(0, 0, 1, 1).data.slice(0, 3).join(', ')})`;
+  };
   const found = [];
   const walker = document.createTreeWalker(within || document.body, NodeFilter.SHOW_TEXT);
   for (let node = walker.nextNode(); node; node = walker.nextNode()) {
     const element = node.parentElement;
     if (!node.textContent.trim() || !element.checkVisibility()) continue;
-    let under = element;
-    while (under && getComputedStyle(under).backgroundColor === 'rgba(0, 0, 0, 0)') under = under.parentElement;
-    const background = under ? getComputedStyle(under).backgroundColor : 'rgb(255, 255, 255)';
-    found.push([node.textContent.trim().slice(0, 40), getComputedStyle(element).color, background]);
+    const under = [];
+    for (let one = element; one; one = one.parentElement) under.unshift(getComputedStyle(one).backgroundColor);
+    const colour = mixed([...under, getComputedStyle(element).color]);
+    found.push([node.textContent.trim().slice(0, 40), colour, mixed(under)]);
   }
   return found;
 }"""
 
 
 def parts(colour: str) -> tuple[float, float, float]:
-    """`rgb(1, 2, 3)` as numbers; a colour one can see through would need what lies under it."""
+    """`rgb(1, 2, 3)` as numbers."""
     numbers = [float(one) for one in colour[colour.index("(") + 1 : -1].split(",")]
     assert len(numbers) == 3, colour
     return numbers[0], numbers[1], numbers[2]

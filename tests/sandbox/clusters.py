@@ -33,20 +33,18 @@ def binaries() -> None:
 
 
 @contextmanager
-def cluster(group: str) -> Iterator[Sandbox]:
-    """Three nodes in the slot that an xdist group names (`cluster-1` to `cluster-7`), with a state folder of its own.
+def cluster(name: str, slot: int) -> Iterator[Sandbox]:
+    """Three nodes in a slot, with a state folder of their own; all of it is gone at the end.
 
-    The state folder has a fixed name, so that a run that was killed is cleaned up by the next one; two runs at once on
-    one machine take turns.
+    The state folder's place depends on the name alone, so that a run that was killed is cleaned up by the next one; two
+    runs at once on one machine take turns.
     """
-    found = re.fullmatch(r"cluster-([1-7])", group)
-    assert found, f"xdist group {group!r} has no slot"
-    home = platformdirs.user_state_path("runbook-tests") / group
+    home = platformdirs.user_state_path("runbook-tests") / name
     with lock(home.with_suffix(".lock"), wait_s=_OTHER_RUN_S), pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(home))
-        for name in ("SSH_AUTH_SOCK", "RUNBOOK_SSH_PASSWORD", "RUNBOOK_SUDO_PASSWORD", "RUNBOOK_JOURNAL"):
-            patch.delenv(name, raising=False)
-        sandbox = Sandbox(f"test-{group}", int(found[1]))
+        for variable in ("SSH_AUTH_SOCK", "RUNBOOK_SSH_PASSWORD", "RUNBOOK_SUDO_PASSWORD", "RUNBOOK_JOURNAL"):
+            patch.delenv(variable, raising=False)
+        sandbox = Sandbox(name, slot)
         _remove(sandbox, home)
         try:
             sandbox.up(3)
@@ -62,13 +60,15 @@ def practice(
     prerequisite: Callable[[str], NoReturn],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Practice]:
-    """Three nodes in the slot that the module's xdist group names, up before its first test, down after its last."""
+    """Three nodes in the slot that the module's xdist group names (`cluster-1` to `cluster-7`), as long as it runs."""
     try:
         requirements.check_tools()
     except SandboxError as error:
         prerequisite(str(error))
     group = request.node.get_closest_marker("xdist_group").args[0]
-    with cluster(group) as sandbox:
+    found = re.fullmatch(r"cluster-([1-7])", group)
+    assert found, f"xdist group {group!r} has no slot"
+    with cluster(f"test-{group}", int(found[1])) as sandbox:
         yield Practice(sandbox, tmp_path_factory.mktemp(group))
 
 
