@@ -37,4 +37,16 @@ def expect(table: pd.DataFrame, claim: str, *, ok: str = "ok") -> pd.DataFrame:
         names = [told[name] for name in _NAMES if name in told]
         line = f"{' '.join(names)}: {told.get('why', 'does not hold')}"
         lines.append(line + (f"\n    -> {told['remedy']}" if "remedy" in told else ""))
+    if "check" not in table.columns:  # preflight's checks are causes themselves
+        lines += _causes(table)
     raise errors.CheckFailed("\n".join([f"expected that {claim}; {len(failing)} of {len(table)} rows don't:", *lines]))
+
+
+def _causes(table: pd.DataFrame) -> list[str]:
+    """What a look at the nodes finds behind it."""
+    from runbook import explain  # noqa: PLC0415 - only where something failed
+
+    columns = [name for name in ("node", "to") if name in table.columns]
+    return explain.failed_check(
+        {row[name] for row in show.rows(table) for name in columns if isinstance(row[name], str)}
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 #: No thread a node beyond this: paramiko has one of its own for each connection already.
-_WORKERS = 32
+WORKERS = 32
+#: The fleets of this process that were opened and not closed, in this order.
+_opened: list[weakref.ref[Fleet]] = []
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class Fleet:
                 self.journal.note(connection.node.name, "connect")
 
         self._logins = self.each(login)
+        _opened.append(weakref.ref(self))
         return [outcome.error for outcome in self._logins.values() if outcome.error]
 
     def each(self, work: Callable[[Connection], T], nodes: Iterable[Node] | None = None) -> dict[str, Outcome[T]]:
@@ -81,7 +85,7 @@ class Fleet:
 
         if not chosen:
             return {}
-        with ThreadPoolExecutor(min(_WORKERS, len(chosen)), thread_name_prefix="runbook-node") as pool:
+        with ThreadPoolExecutor(min(WORKERS, len(chosen)), thread_name_prefix="runbook-node") as pool:
             return {outcome.node.name: outcome for outcome in pool.map(one, chosen)}
 
     def run(
@@ -142,8 +146,14 @@ class Fleet:
 
     def close(self) -> None:
         """Close every connection."""
+        _opened[:] = [one for one in _opened if one() not in (self, None)]
         for connection in self._connections.values():
             connection.close()
+
+
+def opened() -> list[Fleet]:
+    """The fleets that were opened and are still in use, the newest last: a check that fails can ask its nodes why."""
+    return [fleet for one in _opened if (fleet := one()) is not None]
 
 
 def values(outcomes: Mapping[str, Outcome[T]]) -> dict[str, T]:
