@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 from runbook import errors, etcdctl, node_certs, pki, plan, services, show, versions
 from runbook import units as unit_files_of
 from runbook.etcd_state import alarms, endpoints, members
+from runbook.latency import watch
 from runbook.resources import Directory, File, Resource, User
 
 if TYPE_CHECKING:
     from runbook.fleet import Fleet
     from runbook.params import Cluster, Node
 
-__all__ = ["alarms", "cert_files", "certs", "endpoints", "members", "start", "states", "unit_files", "units"]
+__all__ = ["alarms", "cert_files", "certs", "endpoints", "members", "start", "states", "unit_files", "units", "watch"]
 
 
 def __dir__() -> list[str]:

@@ -54,7 +54,7 @@ def _endpoint_row(
     ok = bool(health.get("health")) if health else f"{endpoint} is healthy" in said
     row: dict[str, object] = {"ok": ok}
     if health:
-        row["took_ms"] = _milliseconds(str(health.get("took", "")))
+        row["took_ms"] = milliseconds(str(health.get("took", "")))
     if status:
         header = status.get("header", {})
         row |= {
@@ -77,7 +77,7 @@ def _endpoint_row(
 _UNITS_MS = {"ns": 1e-6, "µs": 1e-3, "us": 1e-3, "ms": 1.0, "s": 1000.0, "m": 60_000.0, "h": 3_600_000.0}
 
 
-def _milliseconds(took: str) -> float | None:
+def milliseconds(took: str) -> float | None:
     """A Go duration such as 5.79ms, 1.2s or 1m2.5s (time.Duration.String) in milliseconds; None for anything else."""
     part = r"(\d+(?:\.\d+)?)(ns|µs|us|ms|s|m|h)"
     if not re.fullmatch(f"(?:{part})+", took):

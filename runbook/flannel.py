@@ -10,13 +10,15 @@ from runbook import units as unit_files_of
 from runbook.flannel_config import EtcdKey, same
 from runbook.flannel_state import leases, subnets
 from runbook.resources import Directory, File, Resource
+from runbook.topology import topology
 
 if TYPE_CHECKING:
     from runbook.fleet import Fleet
     from runbook.params import Cluster, Node
 
 __all__ = [
-    "cert_files", "certs", "config", "config_there", "leases", "start", "states", "subnets", "unit_files", "units",
+    "cert_files", "certs", "config", "config_there", "leases", "start", "states", "subnets", "topology",
+    "unit_files", "units",
 ]  # fmt: skip
 
 

@@ -7,7 +7,7 @@ import time
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from runbook import flannel_state, show
+from runbook import flannel_state, mesh_picture, show
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -118,9 +118,23 @@ def _explained(row: dict[str, object], found: dict[tuple[str, str, str], dict[st
     return {**row, "remedy": remedy}
 
 
-def beside(pings: pd.DataFrame, value: str = "rtt_ms") -> show.Beside:
-    """Overlay beside underlay, each an N x N table of `value` (rtt_ms or loss_pct)."""
-    return show.Beside(*(matrix(pings, network, value) for network in ("overlay", "underlay")))
+def beside(pings: pd.DataFrame) -> mesh_picture.Heatmaps:
+    """Show the overlay's heatmap beside the underlay's: round-trip time and loss in every cell, a row a pinging node.
+
+    Dark red and ✗: no answer. Yellow and ▲: some pings were lost. What differs between the two is the price of vxlan.
+
+    Args:
+        pings: What `ping` returned, or some of its rows.
+
+    Returns:
+        What a notebook shows, as HTML or text; `tables` has the numbers, N x N: overlay and underlay in ms,
+        overlay_loss and underlay_loss in percent.
+    """
+    networks = ("overlay", "underlay")
+    return mesh_picture.Heatmaps(
+        {name: matrix(pings, name) for name in networks}
+        | {f"{name}_loss": matrix(pings, name, "loss_pct") for name in networks}
+    )
 
 
 def matrix(pings: pd.DataFrame, network: str, value: str = "rtt_ms") -> show.Table:
@@ -132,7 +146,12 @@ def matrix(pings: pd.DataFrame, network: str, value: str = "rtt_ms") -> show.Tab
         value: rtt_ms or loss_pct.
     """
     chosen = pings[pings["network"] == network]
-    names = list(dict.fromkeys(sorted({*chosen["node"], *chosen["to"]})))
+    names = sorted({*map(str, chosen["node"]), *map(str, chosen["to"])}, key=_counted)
     cells = {(row["node"], row["to"]): row[value] for row in show.rows(chosen)}
     rows = [{"from": name, **{to: cells.get((name, to)) for to in names}} for name in names]
     return show.table(rows, ["from", *names], f"{network}: {value}")
+
+
+def _counted(name: str) -> list[tuple[int, str]]:
+    """A sort key: node2 before node10."""
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", name)]

@@ -13,7 +13,18 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from runbook import errors, evidence, mesh_picture, page_links, paper, record, safe_html, show
+from runbook import (
+    errors,
+    evidence,
+    mesh_picture,
+    page_links,
+    paper,
+    record,
+    safe_html,
+    show,
+    timeline,
+    timeline_picture,
+)
 from runbook.ssh import clean
 
 if TYPE_CHECKING:
@@ -22,6 +33,8 @@ if TYPE_CHECKING:
 
     import jinja2
     from nbformat import NotebookNode
+
+    from runbook.journal import Step
 
 __all__ = ["index", "notebook"]
 
@@ -42,7 +55,6 @@ _FEW = 5
 _ERROR_NOTE = "papermill-error-cell-tag"
 _WAITING = {errors.ApprovalRequired.__name__, errors.PlanChanged.__name__}
 _PICTURES = ("image/png", "image/jpeg", "image/gif", "image/webp")
-_MINUTE, _HOUR = 60, 3600
 
 
 @functools.cache
@@ -58,7 +70,7 @@ def _templates() -> jinja2.Environment:
         finalize=lambda value: clean(value) if type(value) is str else "" if value is None else value,
     )
     made.globals.update(chip=_chip, namespace=evidence.NAMESPACE)
-    made.filters.update(duration=_duration, when=_when, local=_local, terminal=safe_html.terminal)
+    made.filters.update(duration=timeline.duration, when=_when, local=_local, terminal=safe_html.terminal)
     return made
 
 
@@ -85,20 +97,6 @@ def _when(text: object, form: str = "%Y-%m-%d %H:%M:%S UTC") -> str:
 def _took(started: object, ended: object) -> float | None:
     start, end = _time(started), _time(ended)
     return (end - start).total_seconds() if start and end else None
-
-
-def _duration(seconds: float | None) -> str:
-    """A duration for people: 0.4 s, 12 s, 3 min 05 s, 1 h 02 min."""
-    if seconds is None:
-        return ""
-    if seconds < 9.95:  # noqa: PLR2004 - one decimal below ten seconds
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < _MINUTE:
-        return f"{whole} s"
-    if whole < _HOUR:
-        return f"{whole // _MINUTE} min {whole % _MINUTE:02d} s"
-    return f"{whole // _HOUR} h {whole % _HOUR // _MINUTE:02d} min"
 
 
 def _local(name: str) -> str:
@@ -210,12 +208,13 @@ def _outputs(outputs: Sequence[NotebookNode], sanitised: safe_html.ToHtml) -> It
             lines = "\n".join(output.traceback) or f"{output.ename}: {output.evalue}"
             yield _Output("error", safe_html.terminal(lines))
         else:
-            yield _shown(output.data, sanitised)
+            yield _shown(output.data, output.metadata, sanitised)
 
 
-def _shown(data: Mapping[str, Any], sanitised: safe_html.ToHtml) -> _Output:
+def _shown(data: Mapping[str, Any], metadata: Mapping[str, Any], sanitised: safe_html.ToHtml) -> _Output:
     if "text/html" in data:
-        tables = data.get(show.TABLE_MIME, ())
+        picture = metadata.get("text/html", {}).get("picture")
+        tables = () if picture else data.get(show.TABLE_MIME, ())
         return _Output("html", sanitised(data["text/html"]), *_on_paper(tables))
     for media_type in _PICTURES:
         if media_type in data and (address := safe_html.image(media_type, data[media_type])):
@@ -234,14 +233,16 @@ def _on_paper(tables: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
 # ---- the run at a glance
 
 
-def index(summary: Mapping[str, Any]) -> str:
-    """Render the run at a glance from its summary alone.
+def index(summary: Mapping[str, Any], steps: Sequence[Step] = ()) -> str:
+    """Render the run at a glance.
 
     Args:
         summary: What summary.json holds; also of a run that failed, or still runs.
+        steps: What journal.jsonl holds, for the timeline.
     """
     tables = summary["tables"]
     phases = summary["phases"]
+    meshes = mesh_picture.pictures(tables)
     return _templates().get_template("index.html.j2").render(
         summary=summary,
         kind=_KINDS.get(summary["kind"], summary["kind"]),
@@ -251,8 +252,8 @@ def index(summary: Mapping[str, Any]) -> str:
         changes=sum(phase["changes"] or 0 for phase in phases),
         stopped=next((phase for phase in phases if phase["outcome"] in ("failed", "approval needed")), None),
         closing=[(name, tables[name] and _table(tables[name])) for name in ("endpoints", "leases")],
-        meshes=[mesh_picture.picture(name, tables[name]) for name in ("overlay", "underlay") if tables[name]],
-        legend=list(mesh_picture.legend()),
+        timeline=timeline_picture.picture(steps, phases),
+        mesh=meshes and mesh_picture.as_html(meshes),
         binaries=_binaries(summary["binaries"]),
     )  # fmt: skip
 

@@ -35,8 +35,8 @@ _ATTRIBUTES = {
 _STYLES = frozenset(
     """
     background-color border border-bottom border-collapse border-color border-left border-radius border-right
-    border-style border-top border-width color font-family font-size font-style font-weight height line-height margin
-    min-width overflow-x padding text-align text-decoration vertical-align white-space width
+    border-spacing border-style border-top border-width color font-family font-size font-style font-weight height
+    line-height margin min-width overflow-x padding text-align text-decoration vertical-align white-space width
     """.split()  # noqa: SIM905 - a list of them is a page long
 )
 _LOCAL = re.compile(r"(?!.*//)(?:[\w.%~-][\w.%~/-]*)?(?:#[\w.%~-]*)?", re.ASCII)

@@ -8,14 +8,17 @@ stand beside each colour. Everything that comes from params or a node is escaped
 from __future__ import annotations
 
 import html
+import importlib
 import io
+import itertools
 import json
+import math
 import re
 import sys
-from numbers import Integral
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-import pandas as pd
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
@@ -23,7 +26,12 @@ from rich.text import Text
 from runbook.ssh import clean
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable, Mapping
+    from collections.abc import Hashable, Iterable, Sequence
+
+    import pandas as pd
+
+    from runbook.frames import Picture as Picture  # noqa: PLC0414 - a name of this module
+    from runbook.frames import Table as Table  # noqa: PLC0414 - as above
 
 #: word -> (symbol, text colour, background): contrast at least 4.5:1 each.
 CHIPS = {
@@ -40,11 +48,14 @@ CHIPS = {
     "warning": ("!", "#6b4e00", "#fff8c5"),
     "failed": ("✗", "#a40e26", "#ffebe9"),
     "not done": ("✗", "#a40e26", "#ffebe9"),
+    "left out": ("=", "#424a53", "#eaeef2"),
+    "WAITING": ("!", "#6b4e00", "#fff8c5"),
+    "running": ("↻", "#0a3069", "#ddf4ff"),
 }
 _RICH = {"#116329": "green", "#6b4e00": "yellow", "#0a3069": "cyan", "#424a53": "dim", "#a40e26": "red"}
 _CELL = "padding:2px 8px;vertical-align:top;text-align:"
-#: What is shortened to its two ends: checksums and serials. A fingerprint is there to be compared, a path to be read.
-_ID = re.compile("[0-9a-f]{32,}")
+#: What is shortened to its two ends: checksums, serials, UUIDs; not a fingerprint (to be compared) or a path.
+_ID = re.compile("[0-9a-f]{32,}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _ENDS = 8
 #: A table of more columns than this stands on its side in a terminal: a line a column, a column a row.
 _WIDE = 10
@@ -52,44 +63,17 @@ _WIDE = 10
 _MANY = 4
 #: What a notebook keeps of a table and of a plan for programs.
 TABLE_MIME = "application/vnd.runbook.table+json"
+#: The metadata of an output whose HTML shows more than the rows that are kept of it.
+PICTURE = {"text/html": {"picture": True}}
 PLAN_COLUMNS = ("node", "resource", "action", "why", "current", "desired")
 PLAN_MIME = "application/vnd.runbook.plan+json"
 
 
-class Table(pd.DataFrame):
-    """A DataFrame that shows itself our way; filtering and slicing it gives a Table again."""
-
-    _metadata = ["caption"]  # noqa: RUF012 - pandas' own protocol
-    caption: str = ""
-
-    @property
-    def _constructor(self) -> Callable[..., Table]:
-        return Table
-
-    def _repr_html_(self) -> str:
-        return table_html(self)
-
-    def _repr_mimebundle_(self, **_options: object) -> dict[str, Any]:
-        # The data itself goes into the record too: a summary reads numbers, not HTML.
-        return {TABLE_MIME: [kept(self)], "text/html": table_html(self), "text/plain": table_text(self)}
-
-    def __repr__(self) -> str:
-        return table_text(self)
-
-
-class Beside:
-    """Tables that are shown beside each other."""
-
-    def __init__(self, *tables: Table) -> None:
-        self.tables = tables
-
-    def _repr_mimebundle_(self, **_options: object) -> dict[str, Any]:
-        cells = "".join(f'<td style="vertical-align:top">{table_html(one)}</td>' for one in self.tables)
-        shown = {"text/html": f"<table><tr>{cells}</tr></table>", "text/plain": repr(self)}
-        return {TABLE_MIME: [kept(one) for one in self.tables], **shown}
-
-    def __repr__(self) -> str:
-        return "\n".join(map(table_text, self.tables))
+def __getattr__(name: str) -> object:
+    """Give Table and Picture when asked for: pandas takes a second to import, and a run itself makes no table."""
+    if name not in ("Table", "Picture"):
+        raise AttributeError(f"module 'runbook.show' has no attribute {name!r}")
+    return getattr(importlib.import_module("runbook.frames"), name)
 
 
 def kept(data: Table) -> dict[str, Any]:
@@ -104,13 +88,19 @@ def rows(data: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def table(rows: Iterable[Mapping[str, Any]], columns: Iterable[str], caption: str = "") -> Table:
-    """Make a Table of rows with these columns, in this order; failing rows (`ok` is false) come first.
+    """Make a Table of rows with these columns, in this order; failing rows (`ok` is not true) come first.
+
+    A yes or no that is unknown in some rows is a nullable boolean, so that `endpoints[endpoints.leader]` works.
 
     Args:
         rows: One mapping a row; a missing key is an empty cell.
         columns: Column names; units are part of a name (`took_ms`).
         caption: What the table shows, in a few words.
     """
+    import pandas as pd  # noqa: PLC0415 - only who makes a table waits for it
+
+    from runbook.frames import Table  # noqa: PLC0415
+
     kept = list(rows)
     made = Table(kept, columns=pd.Index(list(columns)))
     for name in made.columns:
@@ -118,8 +108,10 @@ def table(rows: Iterable[Mapping[str, Any]], columns: Iterable[str], caption: st
         values = [row[name] for row in kept if row.get(name) is not None]
         if len(values) < len(kept) and values and all(type(value) is int for value in values):
             made[name] = made[name].astype("Int64")
+        elif len(values) < len(kept) and values and all(type(value) is bool for value in values):
+            made[name] = made[name].astype("boolean")
     if "ok" in made.columns and len(made):
-        made = made.sort_values("ok", kind="stable", ignore_index=True)
+        made = made.sort_values("ok", kind="stable", ignore_index=True, key=lambda ok: ok.isin([True]))
     made.caption = caption
     return made
 
@@ -131,7 +123,7 @@ def plan_table(headline: str, changes: Iterable[Mapping[str, Any]]) -> Table:
 
 
 def _text(value: object) -> str:
-    if value is None or value is pd.NA or (isinstance(value, float) and pd.isna(value)):
+    if value is None or type(value).__name__ == "NAType" or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, bool):
         return "yes" if value else "no"
@@ -163,59 +155,89 @@ def _word(column: Hashable, value: object) -> str:
     return str(value) if column in ("action", "result", "state") and str(value) in CHIPS else ""
 
 
-def chip(word: str) -> str:
-    """A word with its symbol on its colour, as HTML."""
+def chip(word: str, text: str = "") -> str:
+    """A word, or another text in its place, with the word's symbol on its colour, as HTML."""
     symbol, colour, background = CHIPS[word]
     style = f"color:{colour};background-color:{background};padding:0 6px;border-radius:6px;white-space:nowrap"
-    return f'<span style="{style}">{symbol} {html.escape(word)}</span>'
+    return f'<span style="{style}">{symbol} {html.escape(clean(text or word))}</span>'
 
 
-def _cell(column: Hashable, value: object) -> str:
-    if word := _word(column, value):
-        return f'<td style="{_CELL}left">{chip(word)}</td>'
+def _numbers(values: Iterable[object]) -> bool:
+    """Whether a column holds numbers and nothing else: those stand to the right, under their name."""
+    there = [value for value in values if _text(value)]
+    return bool(there) and all(isinstance(value, Real) and not isinstance(value, bool) for value in there)
+
+
+def _cell(column: Hashable, value: object, align: str, *, head: bool) -> str:
+    tag, weight = ('th scope="row"', ";font-weight:normal") if head else ("td", "")
     text, whole = _shown(column, value)
-    number = isinstance(value, int | float) and not isinstance(value, bool)
+    inner = chip(word) if (word := _word(column, value)) else html.escape(text)
     title = f' title="{html.escape(whole)}"' if whole else ""
-    style = f"{_CELL}{'right' if number else 'left'};white-space:pre-wrap"
-    return f'<td style="{style}"{title}>{html.escape(text)}</td>'
+    style = f"{_CELL}{align};white-space:{'nowrap' if _ID.fullmatch(whole) else 'pre-wrap'}{weight}"
+    return f'<{tag} style="{style}"{title}>{inner}</{tag[:2]}>'
 
 
-def _filled(data: pd.DataFrame) -> pd.DataFrame:
-    """The table without the columns that are empty in every row; the data itself keeps them."""
-    empty = [name for name in data.columns if all(_text(value) == "" for value in data[name])]
-    return data.drop(columns=empty) if len(data) else data
+class _Plain(NamedTuple):
+    """What is shown of a table: its caption, and the columns that are not empty in every row."""
+
+    caption: str
+    columns: list[Hashable]
+    rows: list[tuple[Any, ...]]
+
+    def column(self, place: int) -> list[Any]:
+        """The values of a column."""
+        return [row[place] for row in self.rows]
 
 
-def table_html(data: pd.DataFrame) -> str:
-    """A table as HTML with inline styles, a caption and header scopes."""
-    caption = html.escape(clean(getattr(data, "caption", "") or ""))
-    data = _filled(data)
-    head = "".join(f'<th scope="col" style="{_CELL}left">{html.escape(clean(str(name)))}</th>' for name in data.columns)
-    body = "".join(
-        "<tr>" + "".join(_cell(name, value) for name, value in zip(data.columns, row, strict=True)) + "</tr>"
-        for row in data.itertuples(index=False, name=None)
+def _plain(data: pd.DataFrame | Mapping[str, Any]) -> _Plain:
+    if isinstance(data, Mapping):
+        caption, columns, rows = data["caption"], list(data["columns"]), [tuple(row) for row in data["data"]]
+    else:
+        caption, columns = getattr(data, "caption", ""), list(data.columns)
+        rows = list(data.itertuples(index=False, name=None))
+    there = [place for place in range(len(columns)) if not rows or any(_text(row[place]) for row in rows)]
+    shown = [tuple(row[place] for place in there) for row in rows]
+    return _Plain(clean(str(caption or "")), [columns[place] for place in there], shown)
+
+
+def table_html(data: pd.DataFrame | Mapping[str, Any], below: Sequence[str] = ()) -> str:
+    """A table as HTML with inline styles, a caption and header scopes; the first column names the row.
+
+    Args:
+        data: The table, or what is kept of it.
+        below: HTML that stands under each row, over its whole width; "" for none.
+    """
+    plain = _plain(data)
+    caption = html.escape(plain.caption)
+    aligned = ["right" if _numbers(plain.column(place)) else "left" for place in range(len(plain.columns))]
+    head = "".join(
+        f'<th scope="col" style="{_CELL}{align}">{html.escape(clean(str(name)))}</th>'
+        for name, align in zip(plain.columns, aligned, strict=True)
     )
+    body = ""
+    for row, under in itertools.zip_longest(plain.rows, below, fillvalue=""):
+        cells = enumerate(zip(plain.columns, row, aligned, strict=True))
+        body += f"<tr>{''.join(_cell(*one, head=place == 0) for place, one in cells)}</tr>"
+        body += f'<tr><td colspan="{len(aligned)}" style="{_CELL}left">{under}</td></tr>' if under else ""
     title = f'<caption style="text-align:left;font-weight:bold;padding:4px 8px">{caption}</caption>'
     return f'<table style="border-collapse:collapse">{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
 
 
-def terminal_table(data: pd.DataFrame) -> RichTable:
-    """A table for a terminal; a wide one of few rows stands on its side."""
-    # Text, not strings: rich reads markup and emoji names (`:a:` in an address) out of those.
-    caption = Text(clean(getattr(data, "caption", "") or ""))
-    data = _filled(data)
-    turned = len(data.columns) > _WIDE and len(data) < _WIDE and bool(data.iloc[:, 0].is_unique)
+def terminal_table(data: pd.DataFrame | Mapping[str, Any]) -> RichTable:
+    """A table, or what is kept of it, for a terminal; a wide one of few rows stands on its side."""
+    caption, columns, rows = plain = _plain(data)
+    turned = len(columns) > _WIDE and len(rows) < _WIDE and len(set(map(str, plain.column(0)))) == len(rows)
     if turned:
-        data = data.astype(object).set_index(data.columns[0]).T.reset_index(names=str(data.columns[0]))
-    made = RichTable(title=caption, title_justify="left", title_style="bold")
-    for name in data.columns:
-        made.add_column(
-            Text(clean(str(name))), justify="right" if data[name].dtype.kind in "if" else "left", overflow="fold"
-        )
-    for row in data.itertuples(index=False, name=None):
+        plain = _Plain(caption, [columns[0], *plain.column(0)], list(zip(columns, *rows, strict=True))[1:])
+    # Text, not strings: rich reads markup and emoji names (`:a:` in an address) out of those.
+    made = RichTable(title=Text(caption), title_justify="left", title_style="bold")
+    for place, name in enumerate(plain.columns):
+        align: Literal["left", "right"] = "right" if _numbers(plain.column(place)) else "left"
+        made.add_column(Text(clean(str(name))), justify=align, overflow="fold")
+    for row in plain.rows:
         cells: list[Text] = []
-        for name, value in zip(data.columns, row, strict=True):
-            column = row[0] if turned and name != data.columns[0] else name
+        for place, value in enumerate(row):
+            column = row[0] if turned and place else plain.columns[place]
             if word := _word(column, value):
                 symbol, colour, _ = CHIPS[word]
                 cells.append(Text(f"{symbol} {word}", _RICH[colour]))
@@ -234,9 +256,8 @@ def console(*, stderr: bool = False) -> Console:
 def table_text(data: pd.DataFrame, width: int = 160) -> str:
     """A table as plain text: what a notebook keeps for viewers without HTML."""
     buffer = io.StringIO()
-    Console(file=buffer, width=width, color_system=None, legacy_windows=False, force_jupyter=False).print(
-        terminal_table(data)
-    )
+    plain = Console(file=buffer, width=width, color_system=None, legacy_windows=False, force_jupyter=False)
+    plain.print(terminal_table(data))
     return buffer.getvalue().rstrip()
 
 
@@ -267,5 +288,4 @@ def notes_html(notes: Iterable[str], word: str = "warning") -> str:
 
 def json_rows(data: pd.DataFrame) -> list[dict[str, Any]]:
     """A table's rows as JSON values: no NaN, no numpy types."""
-    made: list[dict[str, Any]] = json.loads(data.to_json(orient="records", default_handler=str))
-    return made
+    return list(json.loads(data.to_json(orient="records", default_handler=str)))

@@ -35,6 +35,8 @@ _CLOSING = {
     "leases": (10, "Leases under"),
     "overlay": (11, "overlay: rtt_ms"),
     "underlay": (11, "underlay: rtt_ms"),
+    "overlay_loss": (11, "overlay: loss_pct"),
+    "underlay_loss": (11, "underlay: loss_pct"),
 }
 _BINARY_COLUMNS = ("node", "path", "version", "sha256", "source", "compared_with")
 

@@ -114,13 +114,13 @@ def test_garbage_is_no_health(tmp_path: Path, garbage: str) -> None:
 )  # fmt: skip
 def test_go_durations(took: str, milliseconds: float | None) -> None:
     """A Go duration has one unit or several; what is none is no number."""
-    assert etcd_state._milliseconds(took) == (None if milliseconds is None else pytest.approx(milliseconds))
+    assert etcd_state.milliseconds(took) == (None if milliseconds is None else pytest.approx(milliseconds))
 
 
 @given(st.text(max_size=12))
 def test_no_text_breaks_durations(took: str) -> None:
     """Whatever stands there, it is a number or nothing."""
-    found = etcd_state._milliseconds(took)
+    found = etcd_state.milliseconds(took)
     assert found is None or found >= 0
 
 

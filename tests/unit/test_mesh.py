@@ -138,3 +138,21 @@ def test_a_matrix_has_a_row_and_a_column_a_node() -> None:
     assert list(made.columns) == ["from", "node1", "node2"]
     assert [[show._text(cell) for cell in row] for row in made.itertuples(index=False)][1][2] == ""
     assert list(mesh.matrix(show.table(rows, COLUMNS), "underlay", "loss_pct")["node1"]) == [0.0, 0.0]
+
+
+def test_nodes_stand_in_the_order_of_their_numbers() -> None:
+    """node2 comes before node10."""
+    rows = [{"node": f"node{n}", "to": "node1", "network": "overlay", "rtt_ms": 0.1} for n in (10, 2, 1)]
+    assert list(mesh.matrix(show.table(rows, COLUMNS), "overlay")["from"]) == ["node1", "node2", "node10"]
+
+
+def test_both_networks_are_shown_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The heatmaps keep round-trip times and losses of both networks, under the captions that a summary looks for."""
+    pings = pinged(tmp_path, monkeypatch, "172.30.16.0")
+    bundle, _ = mesh.beside(pings)._repr_mimebundle_()
+    captions = ["overlay: rtt_ms", "underlay: rtt_ms", "overlay: loss_pct", "underlay: loss_pct"]
+    assert [one["caption"] for one in bundle[show.TABLE_MIME]] == captions
+    assert all(row[2] == 100 for row in bundle[show.TABLE_MIME][2]["data"])
+    assert bundle["text/html"].count("✗ 100%") == 3
+    assert bundle["text/plain"].count("✗ 100%") == 3
+    assert "node1 → node2" in bundle["text/plain"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+from datetime import datetime
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,7 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from nbformat import v4
 
-from runbook import evidence, mesh_picture, paper, render, safe_html, show
+from runbook import evidence, paper, render, safe_html, show
+from runbook.journal import Step
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -244,7 +246,7 @@ def test_own_tables_diffs_and_chips_are_kept(rendered: Callable[..., str]) -> No
     styles = [re.sub(r"[\s;]", "", a["style"]) for a in attributes if "style" in a]
     assert "color:#116329background-color:#dafbe1padding:06pxborder-radius:6pxwhite-space:nowrap" in styles
     assert "color:#a40e26background-color:#ffebe9" in styles
-    assert [a["scope"] for a in attributes if "scope" in a] == ["col"] * 3
+    assert [a["scope"] for a in attributes if "scope" in a] == ["col"] * 3 + ["row"]
     assert any(a.get("title") == "0" * 64 for a in attributes)
     assert [tag for tag, _ in Page(made).tags if tag in ("details", "summary", "caption")] == [
         "caption",
@@ -355,23 +357,6 @@ def test_addresses_that_are_not_local(address: str) -> None:
     assert not safe_html.is_local(address)
 
 
-@pytest.mark.parametrize(
-    ("seconds", "said"),
-    [
-        (None, ""),
-        (0.04, "0.0 s"),
-        (9.94, "9.9 s"),
-        (9.96, "10 s"),
-        (59.6, "1 min 00 s"),
-        (185, "3 min 05 s"),
-        (3905, "1 h 05 min"),
-    ],
-)
-def test_durations_in_words(seconds: float | None, said: str) -> None:
-    """A duration has the unit that fits it."""
-    assert render._duration(seconds) == said
-
-
 # ---- the index
 
 
@@ -469,51 +454,54 @@ def test_a_node_with_another_binary_stands_out() -> None:
     assert "f" * 64 in text
 
 
-# ---- the mesh
+# ---- pictures
 
 
-def test_mesh_as_a_picture() -> None:
-    """Each pair has its time on its step's colour; a silent pair a white cross on dark red; a node to itself a dash."""
-    table = {"caption": "overlay", "columns": ["from", "a", "b"], "data": [["a", 0.009, None], ["b", 12.34, 0.01]]}
-    made = mesh_picture.picture("overlay", table)
-    (a, (own, dead)), (_, (slow, _)) = made.rows
-    assert (a, own.text, dead.text, slow.text) == ("a", "—", "✗", "12.3")
-    assert dead.style == "color:#ffffff;background-color:#8b0a1e"
-    assert dead.dead
-    assert not slow.dead
-    assert dict(mesh_picture.STEPS)[30.0] in slow.style
-    assert made.words == "No answer from 1 of 2 pairs: a → b. 1 answer: median 12.34 ms, slowest b → a with 12.34 ms."
+def test_pictures_stay_pictures_on_paper(rendered: Callable[..., str]) -> None:
+    """Where an output is a picture the rows that it keeps don't take its place on paper."""
+    bundle = {show.TABLE_MIME: [wide(20)], "text/html": "<table><td>drawn</td></table>"}
+    picture = v4.new_output("display_data", bundle, metadata=show.PICTURE)
+    assert 'class="paper"' not in rendered(code("1", picture))
+    assert 'class="paper"' in rendered(code("1", shown(**bundle)))
 
 
-def test_a_node_without_an_address_is_not_hidden_by_the_diagonal() -> None:
-    """A node that does not even reach itself has a cross there too."""
-    table = {"caption": "overlay", "columns": ["from", "a"], "data": [["a", None]]}
-    assert mesh_picture.picture("overlay", table).rows[0][1][0].text == "✗"
+def test_the_index_draws_the_mesh_with_its_losses() -> None:
+    """Loss is told where it was kept; a summary of an older run, which lacks it, is drawn all the same."""
+    summary = load("passed")
+    names = summary["tables"]["overlay"]["columns"][1:]
+    assert "▲33%" not in Page(render.index(summary)).text
+    data = [[source, *(33.3333 if source != to else 0.0 for to in names)] for source in names]
+    summary["tables"]["overlay_loss"] = {"caption": "x", "columns": ["from", *names], "data": data}
+    jsonschema.validate(summary, json.loads(SCHEMA.read_text(encoding="utf-8")))
+    assert assert_safe(render.index(summary)).text.count("▲33%") == len(names) * (len(names) - 1)
 
 
-@given(rtt=st.one_of(st.none(), st.floats(), st.booleans(), st.text(), st.integers(0, 10**6)))
-def test_any_value_is_a_cell(rtt: object) -> None:
-    """A time is on a step; anything that is no time is no answer."""
-    cell = mesh_picture.picture("x", {"columns": ["from", "b"], "data": [["a", rtt]]}).rows[0][1][0]
-    known = isinstance(rtt, int | float) and not isinstance(rtt, bool) and abs(rtt) < float("inf")
-    assert cell.dead is not known
+def test_the_index_tells_when_what_happened() -> None:
+    """The timeline has a lane for the phases and one a node; hostile steps are text; without times there is none."""
+    summary = load("passed")
+    begun = datetime.fromisoformat(summary["phases"][0]["started"]).timestamp()
+    steps = [Step(begun + 0.5, SCRIPT, SCRIPT, "started"), Step(begun + 2, SCRIPT, SCRIPT, "failed", SCRIPT)]
+    page = assert_safe(render.index(summary, steps))
+    assert "Timeline" in page.text
+    assert "Failed: " in page.text
+    lanes = [a["class"] for _, a in page.tags if a.get("class", "").startswith("lane")]
+    assert lanes == ["lane marks", "lane phase", "lane"]
+    for phase in summary["phases"]:
+        phase |= {"outcome": "not begun", "started": None, "ended": None, "took_s": None}
+    assert "Timeline" not in Page(render.index(summary)).text
+
+
+def test_outcomes_can_be_read() -> None:
+    """Text on the chip of an outcome has a contrast of 4.5:1 at least."""
+    for _, colour, background in render._OUTCOMES.values():
+        low, high = sorted((luminance(colour), luminance(background)))
+        assert (high + 0.05) / (low + 0.05) >= 4.5, (colour, background)
 
 
 def luminance(colour: str) -> float:
     parts = [int(colour[n : n + 2], 16) / 255 for n in (1, 3, 5)]
     linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
-def test_colours_can_be_read() -> None:
-    """Text on a step, a cross and a chip has a contrast of 4.5:1 at least; no two steps look alike."""
-    pairs = [(cell.colour, cell.background) for cell in mesh_picture.legend()]
-    pairs += [look[1:] for look in render._OUTCOMES.values()]
-    for colour, background in pairs:
-        low, high = sorted((luminance(colour), luminance(background)))
-        assert (high + 0.05) / (low + 0.05) >= 4.5, (colour, background)
-    steps = [luminance(background) for _, background in mesh_picture.STEPS]
-    assert steps == sorted(set(steps), reverse=True)
 
 
 def test_rendering_changes_no_summary() -> None:

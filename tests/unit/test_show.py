@@ -92,8 +92,8 @@ def test_html_can_be_read_aloud() -> None:
     parsed = Parsed(table()._repr_html_())
     tags = [tag for tag, _ in parsed.tags]
     assert tags.count("caption") == 1
-    assert [attrs["scope"] for tag, attrs in parsed.tags if tag == "th"] == ["col"] * 4
-    assert tags.count("td") == 4 * 3
+    assert [attrs["scope"] for tag, attrs in parsed.tags if tag == "th"] == ["col"] * 4 + ["row"] * 3
+    assert tags.count("td") == 3 * 3
     assert {"class", "id", "onclick"} & {name for _, attrs in parsed.tags for name in attrs} == set()
     assert {"script", "style", "svg"} & set(tags) == set()
     assert "Nodes" in parsed.texts
@@ -103,7 +103,7 @@ def test_a_long_word_is_shortened_and_whole_in_its_title() -> None:
     """A checksum takes little room; the whole of it is a hover away, and a sentence is never cut."""
     made = show.table([{"sha256": "ab" * 32, "why": "word " * 40}], ["sha256", "why"])
     parsed = Parsed(made._repr_html_())
-    assert [attrs["title"] for tag, attrs in parsed.tags if "title" in attrs and tag == "td"] == ["ab" * 32]
+    assert [attrs["title"] for tag, attrs in parsed.tags if "title" in attrs and tag == "th"] == ["ab" * 32]
     assert "word " * 40 in parsed.texts
 
 
@@ -132,12 +132,59 @@ def test_whole_numbers_stay_whole_beside_an_empty_cell() -> None:
     assert show.json_rows(made) == [{"term": None, "ok": False}, {"term": 2, "ok": True}]
 
 
-def test_tables_beside_each_other_are_all_kept() -> None:
-    """Two tables in one output: both are shown and kept, in order."""
-    bundle = show.Beside(table(), show.table([{"a": 1}], ["a"], "Other"))._repr_mimebundle_()
-    assert [one["caption"] for one in bundle[show.TABLE_MIME]] == ["Nodes", "Other"]
-    assert bundle["text/html"].count("<caption") == 2
-    assert "Other" in bundle["text/plain"]
+def styles(text: str, column: int, columns: int) -> set[str | None]:
+    """The alignments of a column's cells, its header included."""
+    found = [attrs["style"] or "" for tag, attrs in Parsed(text).tags if tag in ("th", "td")]
+    return {re.findall("text-align:([a-z]+)", style)[0] for style in found[column::columns]}
+
+
+def test_numbers_stand_to_the_right_under_their_name() -> None:
+    """A column of numbers is aligned to the right, header and all, also where a number is missing; others are not."""
+    rows = [{"node": "a", "ok": True, "n": 2, "mixed": 1}, {"node": "b", "ok": True, "mixed": "x"}]
+    made = show.table(rows, ["node", "ok", "n", "mixed"])
+    assert [styles(made._repr_html_(), place, 4) for place in range(4)] == [{"left"}, {"left"}, {"right"}, {"left"}]
+    assert re.search(r"│ a +│ ✓ ok +│ +2 │ 1 +│", repr(made))
+
+
+def test_an_unknown_yes_or_no_still_selects() -> None:
+    """`endpoints[endpoints.leader]` gives the leader, our way, also while a member does not answer."""
+    rows = [{"node": "a", "leader": False}, {"node": "b", "leader": True}, {"node": "c", "ok": False}]
+    made = show.table([{"ok": True, **row} for row in rows], ["node", "ok", "leader"], "etcd endpoints")
+    found = made[made.leader]
+    assert list(found["node"]) == ["b"]
+    assert isinstance(found, show.Table)
+    assert found.caption == "etcd endpoints"
+
+
+def test_a_row_of_which_it_is_unknown_whether_it_holds_is_failing() -> None:
+    """An empty cell is no yes: such a row comes first too."""
+    made = show.table([{"node": "a", "ok": True}, {"node": "b"}, {"node": "c", "ok": False}], ["node", "ok"])
+    assert list(made["node"]) == ["b", "c", "a"]
+
+
+def test_ids_are_shortened_and_stay_in_one_line() -> None:
+    """Checksums, serials and UUIDs are shortened to their ends, and no line breaks in them; other words are whole."""
+    machine = "6ba7b810-9dad-11d1-80b4-00c04fd430c8"
+    made = show.table([{"a": machine, "b": "node1-of-the-second-rack-of-the-first-room"}], ["a", "b"])
+    parsed = Parsed(made._repr_html_())
+    (cell,) = [attrs for tag, attrs in parsed.tags if "title" in attrs]
+    assert cell["title"] == machine
+    assert "white-space:nowrap" in (cell["style"] or "")
+    assert {"6ba7b810…4fd430c8", "node1-of-the-second-rack-of-the-first-room"} <= set(parsed.texts)
+
+
+def test_a_picture_is_a_table() -> None:
+    """A picture shows its own HTML and keeps all its rows; a part of it is a table that shows itself as one."""
+    made = show.Picture(table())
+    made.caption, made.html = "Nodes", "<p>drawn</p>"
+    bundle, metadata = made._repr_mimebundle_()
+    assert bundle["text/html"] == made._repr_html_() == "<p>drawn</p>"
+    assert metadata == show.PICTURE
+    assert [len(one["data"]) for one in bundle[show.TABLE_MIME]] == [3]
+    part = made[made["ok"]]
+    assert "<caption" in part._repr_html_()
+    assert part.caption == "Nodes"
+    assert "node2" not in bundle["text/plain"].partition("node1")[2]
 
 
 @pytest.mark.parametrize(
