@@ -18,6 +18,7 @@ import contextlib
 import json
 import logging
 import os
+import resource
 import select
 import shutil
 import signal
@@ -236,6 +237,9 @@ def main() -> None:
 def _serve(listener: socket.socket, told: dict[str, Any]) -> None:
     parent = _gone(told["parent"])
     ends = [sys.stdin.fileno(), *([] if parent is None else [parent])]
+    # Each node's connection is a file, and so is each request.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     server = _Server([_target(one) for one in told["targets"]], sudo=told["sudo"])
     server.connect()
     while os.getppid() == told["parent"]:

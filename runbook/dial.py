@@ -21,7 +21,7 @@ import paramiko
 from paramiko import ssh_exception
 from paramiko.hostkeys import InvalidHostKey
 
-from runbook import errors
+from runbook import errors, known_hosts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -201,9 +201,11 @@ def dial(to: Target, *, ask: Callable[[str], str] = getpass.getpass) -> paramiko
 def _login(to: Target, ask: Callable[[str], str]) -> paramiko.SSHClient:
     client = paramiko.SSHClient()
     client.set_missing_host_key_policy(_Unknown(to))
+    known = client.get_host_keys()
     for path in to.known_hosts:
-        if path.is_file():
-            client.load_system_host_keys(str(path))
+        for key in known_hosts.keys(path, to.host_key_name):
+            if key.get_name() not in (known.lookup(to.host_key_name) or ()):
+                known.add(to.host_key_name, key.get_name(), key)
     secret = password()
     if secret == "-":  # noqa: S105 - the word for "ask me"
         try:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 #: No thread a node beyond this: paramiko has one of its own for each connection already.
 WORKERS = 32
+#: A kernel's own files, and two for each script that runs.
+_OTHER_FILES = 512
 #: The fleets of this process that were opened and not closed, in this order.
 _opened: list[weakref.ref[Fleet]] = []
 
@@ -167,6 +169,15 @@ def values(outcomes: Mapping[str, Outcome[T]]) -> dict[str, T]:
     return {name: outcome.value for name, outcome in outcomes.items() if outcome.value is not None}
 
 
+def allow_descriptors(nodes: int) -> None:
+    """Let this process open a connection to that many nodes: 1,024 files is what most systems begin with."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = nodes + _OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
 def connect(cluster: str | Path | Mapping[str, object] | Cluster, *, partial: bool = False) -> Fleet:
     """Read and check the params, then connect to every node, all at once.
 
@@ -182,6 +193,7 @@ def connect(cluster: str | Path | Mapping[str, object] | Cluster, *, partial: bo
         NodeError: nodes can't be reached or refused us; all of them are listed.
     """
     read = params.load(cluster)
+    allow_descriptors(len(read.nodes))
     fleet = Fleet(read, {node.name: brokered.connection(node, read.ssh) for node in read.nodes})
     failed = fleet.open()
     if failed and (not partial or len(failed) == len(read.nodes)):

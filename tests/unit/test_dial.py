@@ -231,10 +231,10 @@ def test_another_host_key_stops_the_login(server: StandInSshd) -> None:
 
 
 def test_a_damaged_known_hosts_is_named(server: StandInSshd) -> None:
-    """A line of known_hosts that is no key is an error of ours, with the file's path."""
+    """A line of known_hosts about the node that is no key is an error of ours, with the file's path."""
     ssh = server.settings()
     with Path(ssh.known_hosts).open("a") as file:
-        file.write("other ssh-ed25519 A\n")
+        file.write(f"[127.0.0.1]:{server.port} ssh-ed25519 A\n")
     with pytest.raises(errors.RunbookError, match="known_hosts"):
         dial.dial(dial.target(NODE, ssh))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from typing import TYPE_CHECKING
 
@@ -139,3 +141,15 @@ def test_faults_of_params_come_before_any_connection(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(SshConnection, "open", lambda _connection: pytest.fail("a node was touched"))
     with pytest.raises(errors.ParamsError):
         fleet.connect({"name": "c", "nodes": []})
+
+
+def test_many_nodes_may_each_have_a_connection() -> None:
+    """A limit of 1,024 open files is raised where there are more nodes; it is never lowered, nor more than is allowed."""
+    script = (
+        "import resource; from runbook import fleet; limit = resource.RLIMIT_NOFILE;"
+        "resource.setrlimit(limit, (1024, 3000)); fleet.allow_descriptors(100); few = resource.getrlimit(limit)[0];"
+        "fleet.allow_descriptors(1000); many = resource.getrlimit(limit)[0];"
+        "fleet.allow_descriptors(9000); print(few, many, resource.getrlimit(limit))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "1024 1512 (3000, 3000)\n"
