@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor

@@ -144,7 +144,7 @@ def test_faults_of_params_come_before_any_connection(monkeypatch: pytest.MonkeyP
 
 
 def test_many_nodes_may_each_have_a_connection() -> None:
-    """A limit of 1,024 open files is raised where there are more nodes; it is never lowered, nor more than is allowed."""
+    """A limit of 1,024 open files is raised for more nodes; it is never lowered, and never above what is allowed."""
     script = (
         "import resource; from runbook import fleet; limit = resource.RLIMIT_NOFILE;"
         "resource.setrlimit(limit, (1024, 3000)); fleet.allow_descriptors(100); few = resource.getrlimit(limit)[0];"
