@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
+import os
 from typing import TYPE_CHECKING, Any
 
 from runbook import errors
@@ -15,10 +17,36 @@ def person_present() -> bool:
     from IPython.core.getipython import get_ipython  # noqa: PLC0415 - the command line need not load IPython
 
     shell: Any = get_ipython()
-    kernel = getattr(shell, "kernel", None)
-    if kernel is None:
+    if getattr(shell, "kernel", None) is None:
         return shell is not None
-    return bool(kernel.get_parent("shell").get("content", {}).get("allow_stdin"))
+    return bool(_request().get("content", {}).get("allow_stdin"))
+
+
+def buttons_possible() -> bool:
+    """Whether the frontend behind this cell shows widgets: it is a notebook's (a console names no cell)."""
+    return person_present() and "cellId" in _request().get("metadata", {})
+
+
+def session() -> str:
+    """The session of the page that sent the message that is worked on now; a reloaded page has another one."""
+    return str(_request().get("header", {}).get("session", ""))
+
+
+def _request() -> dict[str, Any]:
+    """The message that is worked on now: a cell's execution, or a widget's event; empty without a kernel."""
+    from IPython.core.getipython import get_ipython  # noqa: PLC0415 - the command line need not load IPython
+
+    kernel = getattr(get_ipython(), "kernel", None)
+    request: dict[str, Any] = kernel.get_parent("shell") if kernel is not None else {}
+    return request
+
+
+def user() -> str:
+    """Who sits here: the user's name, or its number where it has none."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # containers have such users
+        return str(os.geteuid())
 
 
 def approved(plan: Plan, approve: object) -> str:

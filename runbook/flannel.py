@@ -77,7 +77,8 @@ def config(fleet: Fleet) -> plan.Plan:
     Next: `await plan.apply()`, then look at `flannel.config_there(fleet)`.
     """
     node = fleet.cluster.etcd_nodes[0]
-    return plan.of_resources("flannel config", fleet, {node.name: [EtcdKey(fleet.cluster)]})
+    alone = "it alone writes the config, for all nodes: Not now leaves it as it is"
+    return plan.of_resources("flannel config", fleet, {node.name: [EtcdKey(fleet.cluster)]}, whole=alone)
 
 
 def config_there(fleet: Fleet) -> show.Table:

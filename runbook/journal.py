@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+#: The first word of the steps that tell what a person pressed.
+GATE = "gate"
+
 
 @dataclass(frozen=True)
 class Step:
@@ -43,6 +46,25 @@ class Step:
         return json.dumps(told)
 
 
+@dataclass(frozen=True)
+class Pulse:
+    """How far a node's running step is; told to those who listen, and never kept: there are many a second.
+
+    Attributes:
+        node: The node's name.
+        sent_bytes: How many bytes have been sent, of `total_bytes`.
+        total_bytes: How many there are to send.
+        limit_s: How long the step that begins now may take, in seconds.
+        line: The newest line of the journal of the unit that starts.
+    """
+
+    node: str
+    sent_bytes: int | None = None
+    total_bytes: int | None = None
+    limit_s: float | None = None
+    line: str = ""
+
+
 class Journal:
     """Keeps the steps of one kernel and tells them to those who listen.
 
@@ -52,7 +74,7 @@ class Journal:
 
     def __init__(self, path: str | None = None) -> None:
         self.steps: list[Step] = []
-        self._listeners: list[Callable[[Step], None]] = []
+        self._listeners: list[Callable[[Step | Pulse], None]] = []
         self._lock = threading.Lock()
         self._path = path if path is not None else os.environ.get("RUNBOOK_JOURNAL", "")
 
@@ -66,11 +88,15 @@ class Journal:
             if self._path:
                 with Path(self._path).open("a", encoding="utf-8") as file:
                     file.write(noted.as_json() + "\n")
-        for listener in tuple(self._listeners):
-            listener(noted)
+        self.tell(noted)
 
-    def listen(self, listener: Callable[[Step], None]) -> Callable[[], None]:
-        """Call `listener` with each further step; returns the function that ends it."""
+    def tell(self, told: Step | Pulse) -> None:
+        """Tell those who listen, and keep nothing; safe to call from any thread."""
+        for listener in tuple(self._listeners):
+            listener(told)
+
+    def listen(self, listener: Callable[[Step | Pulse], None]) -> Callable[[], None]:
+        """Call `listener` with each further step and pulse; returns the function that ends it."""
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 

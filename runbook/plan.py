@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import hashlib
-import html
 import json
 import secrets
 import time
@@ -13,18 +10,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from runbook import apply, errors, show
-from runbook.approval import approved
+from runbook import applying, approval, errors, plan_view, selection, show
 from runbook.fleet import Fleet, values
-from runbook.progress import Progress
 from runbook.resources import PRELUDE, Change, Found, Resource
-from runbook.ssh import clean
+from runbook.rollout import Stop, everywhere
 
 if TYPE_CHECKING:
     from runbook.apply import Result
+    from runbook.selection import Quorum
     from runbook.ssh import Connection
 
-Rollout = Callable[[Fleet, Sequence[Change]], "list[Result]"]
+Rollout = Callable[[Fleet, Sequence[Change], Stop], "list[Result]"]
 #: A plan that a person looked at for longer than this is read again before it is applied.
 _STALE_AFTER_S = 5.0
 
@@ -61,9 +57,12 @@ class Plan:
 
     Attributes:
         title: What it is for.
+        fleet: The nodes that it is for.
         changes: One a node and resource, in the order in which they are made.
         notes: What the operator should know beside the table.
         unchanged: How many resources are right already.
+        quorum: The members that vote, where the plan starts or restarts some; else None.
+        whole: Why none of its nodes may be left out; "" where they may.
     """
 
     def __init__(
@@ -73,15 +72,28 @@ class Plan:
         make: Callable[[], tuple[list[Change], list[str], int]],
         *,
         rollout: Rollout | None = None,
+        quorum: Quorum | None = None,
+        whole: str = "",
         timeout_s: float = 300,
     ) -> None:
         self.title = title
         self.fleet = fleet
+        self.quorum = quorum
+        self.whole = whole
         self._make = make
-        self._rollout = rollout or self._everywhere
+        self._rollout = rollout
         self._timeout_s = timeout_s
+        self.read_again()
+
+    def read_again(self) -> None:
+        """Look at the nodes anew: what would change now.
+
+        Raises:
+            RunbookError: nodes could not be read; all of them are listed.
+        """
+        changes, notes, unchanged = self._make()
+        self.changes, self.notes, self.unchanged = changes, notes, unchanged
         self._read_at = time.monotonic()
-        self.changes, self.notes, self.unchanged = make()
 
     @property
     def id(self) -> str:
@@ -97,17 +109,19 @@ class Plan:
         return not self.changes
 
     @property
+    def stale(self) -> bool:
+        """Whether it was read so long ago that the nodes may have changed since."""
+        return time.monotonic() - self._read_at >= _STALE_AFTER_S
+
+    @property
     def headline(self) -> str:
-        """What would change, in a sentence."""
-        if self.empty:
-            return f"{self.title}: nothing to change; {self.unchanged} right already."
-        counts: dict[str, int] = {}
-        for change in self.changes:
-            counts[change.action] = counts.get(change.action, 0) + 1
-        nodes = {change.node for change in self.changes if change.node}
-        what = ", ".join(f"{count} to {action}" for action, count in counts.items())
-        where = f"on {len(nodes)} node{'s' if len(nodes) != 1 else ''}" if nodes else "on this side"
-        return f"{self.title}: {what} {where}; {self.unchanged} right already. Plan {self.id}."
+        """What would change, what restarts, and what that means for a quorum, in a few words each."""
+        return plan_view.headline(self)
+
+    @property
+    def refusals(self) -> list[str]:
+        """Why the plan may not be applied, a line each; empty where it may."""
+        return [f"{c.node} {c.resource}: {c.refusal}" for c in self.changes if c.refusal]
 
     def table(self) -> show.Table:
         """One row a change: node, resource, action, why, current, desired."""
@@ -126,30 +140,20 @@ class Plan:
         return {show.PLAN_MIME: self.as_dict(), "text/html": self._repr_html_(), "text/plain": repr(self)}
 
     def _repr_html_(self) -> str:
-        if self.empty:
-            return f"<p>{show.chip('none')} {html.escape(self.headline)}</p>" + show.notes_html(self.notes)
-        diffs = "".join(
-            f"<details><summary>{html.escape(clean(name))}</summary>{show.diff_html(c.diff)}</details>"
-            for c in self.changes
-            for name in [f"{c.node} {c.resource}"]
-            if c.diff
-        )
-        return show.table_html(self.table()) + diffs + show.notes_html(self.notes)
+        return plan_view.html_of(self)
 
     def __repr__(self) -> str:
-        if self.empty:
-            return "\n".join([self.headline, *self.notes])
-        diffs = [change.diff for change in self.changes if change.diff]
-        return "\n\n".join([show.table_text(self.table()), *map(clean, [*diffs, *self.notes])])
+        return plan_view.text_of(self)
 
     async def apply(self, approve: bool | str = False) -> show.Table:  # noqa: FBT001, FBT002 - the notebooks' parameter
         """Make the changes once they are approved; an empty plan needs no approval.
 
         Args:
-            approve: True, or the id of this very plan; False asks the person in front of the notebook.
+            approve: True, or the id of this very plan; False asks the person in front of the notebook: JupyterLab shows
+                buttons, and boxes to leave nodes out.
 
         Returns:
-            One row a change: node, resource, action, result, error, took_s.
+            One row a change: node, resource, action, result (done, or left out), error, remedy, took_s.
 
         Raises:
             ApprovalRequired: nobody to ask, or the answer was no; nothing was changed.
@@ -157,33 +161,32 @@ class Plan:
             PlanRefused: a change would do harm; nothing was changed.
             ApplyFailed: some changes were not made; the table was shown, the rest goes on with the next run.
         """
-        if refusals := [f"{c.node} {c.resource}: {c.refusal}" for c in self.changes if c.refusal]:
-            raise errors.PlanRefused("\n".join(["nothing was changed:", *refusals]))
+        self.check_allowed()
         if self.empty:
-            return self._results([])
-        how = approved(self, approve)
+            return applying.table(self, [])
+        if approve is False and approval.buttons_possible():
+            from runbook import gate  # noqa: PLC0415 - ipywidgets is for JupyterLab alone
+
+            return await gate.through(self)
+        how = approval.approved(self, approve)
         self._check_still_true()
-        self.fleet.journal.note("", f"apply {self.title}, plan {self.id}", "started", how)
-        results = await self._run_in_thread()
-        table = self._results(results)
-        failed = [result for result in results if result.result != "done"]
-        state = "failed" if failed else "done"
-        self.fleet.journal.note("", f"apply {self.title}", state, f"{len(results) - len(failed)} of {len(results)}")
-        if failed:
+        results = await applying.run(self, self.changes, how)
+        table = applying.table(self, results)
+        if fault := applying.fault(self, results):
             show.display(table)
-            causes = [f"{r.change.node or '(here)'} {r.change.resource}: {r.error}" for r in failed if r.error]
-            raise errors.ApplyFailed(
-                "\n".join([f"{len(failed)} of {len(results)} changes were not made:", *causes]),
-                subject=self.title,
-                remedy="mend the cause, then run this again: what is done is kept, only the rest is made",
-            )
+            raise fault
         return table
 
+    def check_allowed(self) -> None:
+        """Raise PlanRefused where a change would do harm."""
+        if refusals := self.refusals:
+            raise errors.PlanRefused("\n".join(["nothing was changed:", *refusals]))
+
     def _check_still_true(self) -> None:
-        if time.monotonic() - self._read_at < _STALE_AFTER_S:
+        if not self.stale:
             return
         shown = self.id
-        self.changes, self.notes, self.unchanged = self._make()
+        self.read_again()
         if self.id != shown:
             raise errors.PlanChanged(
                 f"the nodes have changed since plan {shown} was shown; it would be {self.id} now",
@@ -191,79 +194,33 @@ class Plan:
                 remedy="look at the plan again",
             )
 
-    async def _run_in_thread(self) -> list[Result]:
-        """Work beside the event loop, so that the notebook can show progress and be interrupted."""
-        progress = Progress(self.title)
-        end = self.fleet.journal.listen(lambda step: progress.note(step.node, step.step, step.state, step.detail))
-        work = asyncio.ensure_future(asyncio.to_thread(self._rollout, self.fleet, self.changes))
-        try:
-            while not work.done():
-                progress.update()
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(asyncio.shield(work), 0.25)
-            return work.result()
-        except BaseException:
-            # The cell's stop button, Ctrl-C: the worker threads can't be stopped, but without their connections the
-            # nodes' scripts end and remove what they staged.
-            self.fleet.journal.note("", f"apply {self.title}", "failed", "interrupted")
-            self.fleet.close()
-            raise
-        finally:
-            end()
-            progress.close()
+    def held(self) -> dict[str, str]:
+        """The nodes that may not be left out, each with the reason."""
+        return selection.held(self.changes, self.quorum, self.whole)
 
-    def _everywhere(self, fleet: Fleet, changes: Sequence[Change]) -> list[Result]:
-        """Make this side's changes, then those of all nodes at once."""
-        results: list[Result] = []
-        for change in (c for c in changes if not c.node):
-            start = time.monotonic()
-            try:
-                if change.here:
-                    change.here()
-            except errors.RunbookError as error:
-                fleet.journal.note("", f"{change.action} {change.resource}", "failed", error.message)
-                failed = apply.Result(change, "failed", str(error), time.monotonic() - start)
-                return [*results, failed, *apply.not_done([one for one in changes if one.node])]
-            results.append(apply.Result(change, "done", "", time.monotonic() - start))
-            fleet.journal.note("", f"{change.action} {change.resource}")
-        by_node = {n.name: [c for c in changes if c.node == n.name] for n in fleet.cluster.nodes}
-        nodes = [node for node in fleet.cluster.nodes if by_node[node.name]]
-
-        def work(connection: Connection) -> list[Result]:
-            name = connection.node.name
-            fleet.journal.note(name, "apply", "started")
-            made = apply.apply_on(connection, by_node[name], f"{self.id}-{secrets.token_hex(3)}", self._timeout_s)
-            for result in made:
-                state = "done" if result.result == "done" else "failed"
-                fleet.journal.note(name, f"{result.change.action} {result.change.resource}", state, result.error)
-            return made
-
-        for name, outcome in fleet.each(work, nodes).items():
-            why = outcome.error.message if outcome.error else ""
-            results += outcome.value if outcome.value is not None else apply.not_done(by_node[name], why)
-        return results
-
-    def _results(self, results: Sequence[Result]) -> show.Table:
-        rows = [
-            {
-                "node": result.change.node or "(here)",
-                "resource": result.change.resource,
-                "action": result.change.action,
-                "result": result.result,
-                "error": result.error,
-                "took_s": result.took_s,
-            }
-            for result in results
-        ]
-        done = sum(result.result == "done" for result in results)
-        caption = f"{self.title}: {done} of {len(results)} changes made" if results else self.headline
-        return show.table(rows, ["node", "resource", "action", "result", "error", "took_s"], caption)
+    def make(self, changes: Sequence[Change], stop: Stop) -> list[Result]:
+        """Make these changes of the plan, as they are; called by `applying`, once they are approved."""
+        rollout = self._rollout or everywhere(self.id, self._timeout_s)
+        return rollout(self.fleet, changes, stop)
 
 
 def of_resources(
-    title: str, fleet: Fleet, resources: Mapping[str, Sequence[Resource]], *, notes: Sequence[str] = ()
+    title: str,
+    fleet: Fleet,
+    resources: Mapping[str, Sequence[Resource]],
+    *,
+    notes: Sequence[str] = (),
+    whole: str = "",
 ) -> Plan:
-    """A plan that makes each node's resources as they are wanted, all nodes at once."""
+    """A plan that makes each node's resources as they are wanted, all nodes at once.
+
+    Args:
+        title: What it is for.
+        fleet: The nodes.
+        resources: What each node should have, by the node's name.
+        notes: What the operator should know beside the table.
+        whole: Why none of the nodes may be left out; "" where they may.
+    """
 
     def make() -> tuple[list[Change], list[str], int]:
         found = read(fleet, resources, what=f"read for {title}")
@@ -277,4 +234,4 @@ def of_resources(
                     changes.append(replace(change, node=node))
         return changes, list(notes), unchanged
 
-    return Plan(title, fleet, make)
+    return Plan(title, fleet, make, whole=whole)

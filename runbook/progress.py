@@ -1,49 +1,151 @@
-"""What a notebook shows while a plan is applied: one display, updated in place."""
+"""What is going on while a plan is applied, a line a node: the one thing that listens to the journal."""
 
 from __future__ import annotations
 
+import contextlib
 import html
+import json
+import threading
 import time
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from runbook import show
+from runbook.journal import GATE, Pulse, Step
 from runbook.ssh import clean
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_MB = 1_000_000
+#: Fewer bytes than this are sent before anybody has read a bar.
+_BAR_BYTES = 1_000_000
+#: How much of a journal's line is shown; its whole is the title.
+_SAID = 100
+_CELL = "padding:2px 8px;vertical-align:top;text-align:left"
+
+
+@dataclass
+class _Line:
+    """A node's line: its step, since when it runs and when it ended, and how far it is."""
+
+    began: float
+    step: str = ""
+    state: str = "running"
+    ended: float | None = None
+    sent_bytes: int = 0
+    total_bytes: int = 0
+    limit_s: float = 0
+    limit_began: float = 0
+    said: str = ""
 
 
 class Progress:
-    """One display of a running apply, a line a node, updated in place; its last state is one line in the record."""
+    """The nodes' lines, kept from the journal's steps and pulses.
 
-    def __init__(self, title: str) -> None:
+    Args:
+        title: What is applied.
+        clock: Gives the time in seconds.
+    """
+
+    def __init__(self, title: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._title = title
-        self._lines: dict[str, str] = {}
-        self._shown = ""
+        self._clock = clock
+        self._lines: dict[str, _Line] = {}
+        self._lock = threading.Lock()
         self._failed = False
-        self._handle: Any = None
-        self._start = time.monotonic()
+        self._began = clock()
 
-    def note(self, node: str, step: str, state: str, detail: str) -> None:
-        """Take a step; safe from any thread, shown at the next update."""
-        self._failed |= state == "failed"
-        self._lines[node] = f"{node or '(here)'}: {step} {state} {detail}".rstrip()
+    def hear(self, told: Step | Pulse) -> None:
+        """Take a step or a pulse; safe from any thread, shown at the next look."""
+        if isinstance(told, Step) and told.step.startswith(GATE):
+            return  # what was pressed is shown by the gate
+        with self._lock:
+            line = self._lines.setdefault(told.node, _Line(self._clock()))
+            if isinstance(told, Step):
+                self._step(line, told)
+            else:
+                self._pulse(line, told)
 
-    def update(self) -> None:
-        """Show the lines where they have changed; only the cell's own thread calls this."""
-        self._set("\n".join(self._lines[name] for name in sorted(self._lines)))
+    def _step(self, line: _Line, step: Step) -> None:
+        self._failed |= step.state == "failed"
+        line.step = step.step
+        line.limit_s, line.said = 0, step.detail if step.state == "failed" else ""
+        line.state = {"started": "running"}.get(step.state, step.state)
+        # A step of a step ends while the node goes on: its time stands still only until the next one.
+        line.ended = None if step.state == "started" else self._clock()
 
-    def close(self) -> None:
-        """Leave one line."""
-        took = f"{time.monotonic() - self._start:.1f} s"
-        self._set(f"{self._title}: {'failed after' if self._failed else 'applied in'} {took}")
+    def _pulse(self, line: _Line, pulse: Pulse) -> None:
+        line.ended = None
+        line.state = "running"
+        if pulse.sent_bytes is not None:
+            line.sent_bytes, line.total_bytes = pulse.sent_bytes, pulse.total_bytes or 0
+        if pulse.limit_s is not None:
+            line.limit_s, line.limit_began = pulse.limit_s, self._clock()
+        line.said = pulse.line or line.said
 
-    def _set(self, text: str) -> None:
-        from IPython.core.getipython import get_ipython  # noqa: PLC0415 - the command line need not load IPython
+    def _rows(self) -> list[tuple[str, str, str, str, str]]:
+        """Node, state, step, time, and what is known of how far it is: a row a node, as plain text."""
+        with self._lock:
+            return [
+                (name or "(here)", line.state, line.step, f"{self._took(line):.0f} s", clean(line.said))
+                for name, line in sorted(self._lines.items())
+            ]
 
-        if text == self._shown or not text or get_ipython() is None:
-            return
-        from IPython.display import display as ipython_display  # noqa: PLC0415
+    def _took(self, line: _Line) -> float:
+        return (line.ended if line.ended is not None else self._clock()) - line.began
 
-        self._shown = text
-        bundle = {"text/html": f"<pre>{html.escape(clean(text))}</pre>", "text/plain": clean(text)}
-        if self._handle is None:
-            self._handle = ipython_display(bundle, raw=True, display_id=True)  # type: ignore[no-untyped-call]
-        else:
-            self._handle.update(bundle, raw=True)
+    def _bar(self, name: str) -> tuple[float, float, str]:
+        """How much of how much, and that in words; ("" where there is no bar)."""
+        line = self._lines["" if name == "(here)" else name]
+        if line.state == "running" and line.limit_s:
+            waited = min(self._clock() - line.limit_began, line.limit_s)
+            return waited, line.limit_s, f"waits {waited:.0f} s of at most {line.limit_s:.0f} s"
+        if line.total_bytes >= _BAR_BYTES:
+            done, total = line.sent_bytes / _MB, line.total_bytes / _MB
+            return done, total, f"{done:.1f} of {total:.1f} MB sent"
+        return 0, 0, f"{line.sent_bytes:,} bytes sent" if line.sent_bytes else ""
+
+    def as_html(self) -> str:
+        """The lines as a table with a bar for what takes long; '' before the first."""
+        rows = ""
+        for name, state, step, took, said in self._rows():
+            done, total, words = self._bar(name)
+            bar = f'<progress max="{total:.1f}" value="{done:.1f}" style="width:120px"></progress> ' if total else ""
+            title = f' title="{html.escape(said)}"' if _short(said) != said else ""
+            cells = [
+                f'<th scope="row" style="{_CELL};font-weight:normal">{html.escape(clean(name))}</th>',
+                f'<td style="{_CELL}">{show.chip(state if state in show.CHIPS else "running")}</td>',
+                f'<td style="{_CELL}">{html.escape(clean(step))}</td>',
+                f'<td style="{_CELL};white-space:nowrap">{bar}{html.escape(words)}</td>',
+                f'<td style="{_CELL};text-align:right;white-space:nowrap">{took}</td>',
+                f'<td style="{_CELL}"{title}><code>{html.escape(_short(said))}</code></td>',
+            ]
+            rows += f"<tr>{''.join(cells)}</tr>"
+        if not rows:
+            return ""
+        names = ("node", "state", "step", "how far", "time", "last said")
+        head = "".join(f'<th scope="col" style="{_CELL}">{name}</th>' for name in names)
+        caption = f'<caption style="{_CELL};font-weight:bold">{html.escape(clean(self._title))}: applying</caption>'
+        table = f"{caption}<thead><tr>{head}</tr></thead><tbody>{rows}</tbody>"
+        return f'<table style="border-collapse:collapse">{table}</table>'
+
+    def as_text(self) -> str:
+        """The lines as text; '' before the first."""
+        return "\n".join(
+            "  ".join(filter(None, [clean(name), state, clean(step), self._bar(name)[2], took, _short(said)]))
+            for name, state, step, took, said in self._rows()
+        )
+
+    def end(self, how: str = "") -> str:
+        """The one line that stays: how it ended (`stopped after`; by default what the steps tell), and the time."""
+        how = how or ("failed after" if self._failed else "applied in")
+        return f"{self._title}: {how} {self._clock() - self._began:.1f} s"
+
+
+def _short(said: str) -> str:
+    """A line of a journal or an error, short enough for a column; a log in JSON by its message."""
+    with contextlib.suppress(ValueError, AttributeError):
+        said = str(json.loads(said).get("msg", said))
+    line = " ".join(said.split())
+    return line if len(line) <= _SAID else f"{line[: _SAID - 1]}…"

@@ -10,15 +10,21 @@ from typing import TYPE_CHECKING
 
 from runbook import errors, lock_script, plan, show
 from runbook.apply import Result, not_done
-from runbook.resources import Change, Found
-from runbook.ssh import printable
+from runbook.journal import Pulse
+from runbook.resources import Change, Found, Resource
+from runbook.rollout import Stop
+from runbook.ssh import clean, printable
 
 if TYPE_CHECKING:
     from runbook.fleet import Fleet
     from runbook.params import Node
+    from runbook.selection import Quorum
+    from runbook.ssh import Connection
 
 #: Waits until a member answers after its restart, or raises; called with the fleet and the node.
 Healthy = Callable[["Fleet", "Node"], None]
+#: Gives a plan's changes with a refusal where they must not be made; called with the fleet and the changes.
+Judged = Callable[["Fleet", "Sequence[Change]"], "list[Change]"]
 #: Raises when a node may not be stopped now; called with the fleet and the node.
 MayStop = Callable[["Fleet", "Node"], None]
 
@@ -29,6 +35,9 @@ _PROPERTIES = (
 _COLUMNS = ["node", "unit", "ok", "state", "since", "restarts", "main_pid", "why", "remedy"]
 #: Start times are known to 10 ms (proc(5), clock ticks).
 _TICK_S = 0.05
+#: The newest journal line is read each so many turns of 0.1 s, and no more of it than this.
+_TURNS_A_LINE = 5
+_LINE_LENGTH = 300
 
 
 def _show(unit: str) -> str:
@@ -103,7 +112,8 @@ fi
 def start_script(unit: str, verb: str, timeout_s: int) -> str:
     """Give the sh that (re)starts a unit and waits until it is active.
 
-    It returns at once when the start fails, with the end of its journal on stderr.
+    It returns at once when the start fails, with the end of its journal on stderr. While it waits it prints the newest
+    line of the unit's journal as `@line TEXT`, whenever there is another one.
     """
     name = quote(unit)
     guard = lock_script.own_guard()
@@ -117,7 +127,7 @@ systemctl enable --quiet {name} || exit 1
 systemctl reset-failed {name} 2>/dev/null
 since=$(date '+%Y-%m-%d %H:%M:%S')
 {"" if verb == "enable" else f"systemctl restart --no-block {name} || exit 1"}
-end=$(( $(date +%s) + {timeout_s} )); crashes=0; crashed=
+end=$(( $(date +%s) + {timeout_s} )); crashes=0; crashed=; turn=0; last=
 while :; do
   state=$(systemctl show --no-pager -p ActiveState -p SubState -p Job {name})
   # As long as a job waits or runs, `active` may be the old process.
@@ -128,6 +138,12 @@ while :; do
     journalctl -u {name} --since "$since" -n 12 --no-pager -o cat >&2
     exit 1
   fi
+  turn=$((turn + 1))
+  if [ $((turn % {_TURNS_A_LINE})) = 0 ]; then
+    line=$(journalctl -u {name} --since "$since" -n 1 --no-pager -o cat | tail -n 1 | cut -c 1-{_LINE_LENGTH})
+    [ "$line" = "$last" ] || printf '@line %s\\n' "$line"
+    last=$line
+  fi
   sleep 0.1
 done
 """
@@ -135,72 +151,101 @@ done
 
 def start_at_once(fleet: Fleet, changes: Sequence[Change]) -> list[Result]:
     """Start units on all their nodes at once: etcd's first start is ready only when a quorum of members is."""
-
-    def result(change: Change) -> Result:
-        return _start(fleet, change, f"{change.action} {change.resource}")
-
     chosen = {change.node: change for change in changes}
     nodes = [node for node in fleet.cluster.nodes if node.name in chosen]
-    outcomes = fleet.each(lambda connection: result(chosen[connection.node.name]), nodes)
-    return [
-        outcome.value or Result(chosen[name], "failed", outcome.error.message if outcome.error else "")
-        for name, outcome in outcomes.items()
-    ]
-
-
-def _start(fleet: Fleet, change: Change, what: str) -> Result:
-    start = time.monotonic()
-    node = next(node for node in fleet.cluster.nodes if node.name == change.node)
-    fleet.journal.note(change.node, what, "started")
-    script = start_script(change.resource, change.action, START_TIMEOUT_S)
-    outcome = fleet.run(script, what=what, nodes=[node], timeout_s=START_TIMEOUT_S + 30)[change.node]
-    done = outcome.value
-    error = outcome.error.message if outcome.error else ""
-    if done and done.status:
-        error = printable(done.stderr) or f"status {done.status}"
-    fleet.journal.note(change.node, what, "failed" if error else "done", error)
-    return Result(change, "failed" if error else "done", error, time.monotonic() - start)
-
-
-def roll(fleet: Fleet, changes: Sequence[Change], may_stop: MayStop, healthy: Healthy) -> list[Result]:
-    """Start what does not run, all at once; then restart what runs, one node at a time, healthy in between.
-
-    The roll stops at the first node that fails: the rest keeps running as it is.
-    """
-    starts = [change for change in changes if change.action != "restart"]
-    restarts = [change for change in changes if change.action == "restart"]
-    results = start_at_once(fleet, starts)
-    for number, change in enumerate(restarts):
-        if any(result.result != "done" for result in results):
-            return results + not_done(restarts[number:], "not begun: another node failed")
-        node = next(node for node in fleet.cluster.nodes if node.name == change.node)
-        try:
-            may_stop(fleet, node)
-            result = _start(fleet, change, f"restart {change.resource}")
-            if result.result == "done":
-                healthy(fleet, node)
-        except errors.RunbookError as error:
-            result = Result(change, "failed", error.message)
-        results.append(result)
+    outcomes = fleet.each(lambda connection: _start(fleet, connection, chosen[connection.node.name]), nodes)
+    results = []
+    for name, outcome in outcomes.items():
+        error, remedy = (outcome.error.message, outcome.error.remedy) if outcome.error else ("", "")
+        results.append(outcome.value or Result(chosen[name], "failed", error, outcome.took_s, remedy))
     return results
 
 
+def _start(fleet: Fleet, connection: Connection, change: Change) -> Result:
+    start, what = time.monotonic(), f"{change.action} {change.resource}"
+    fleet.journal.note(change.node, what, "started")
+    fleet.journal.tell(Pulse(change.node, limit_s=START_TIMEOUT_S))
+    script = start_script(change.resource, change.action, START_TIMEOUT_S)
+
+    def heard(line: str) -> None:
+        if line.startswith("@line "):
+            fleet.journal.tell(Pulse(change.node, line=clean(line.removeprefix("@line "))))
+
+    error, remedy = "", f"`journalctl -u {change.resource}` on the node tells more"
+    try:
+        done = connection.run(script, what=what, timeout_s=START_TIMEOUT_S + 30, heard=heard)
+        if done.status:
+            error = printable(done.stderr) or f"status {done.status}"
+    except errors.RunbookError as caught:
+        error, remedy = caught.message, caught.remedy
+    fleet.journal.note(change.node, what, "failed" if error else "done", error)
+    took_s = time.monotonic() - start
+    return Result(change, "failed", error, took_s, remedy) if error else Result(change, "done", "", took_s)
+
+
+def roll(
+    fleet: Fleet, changes: Sequence[Change], may_stop: MayStop, healthy: Healthy, stop: Stop | None = None
+) -> list[Result]:
+    """Start what does not run, all at once; then restart what runs, one node at a time, healthy in between.
+
+    The roll ends at the first node that fails, or where it is asked to stop: the rest keeps running as it is.
+    """
+    stop = stop or Stop()
+    starts = [change for change in changes if change.action != "restart"]
+    restarts = [change for change in changes if change.action == "restart"]
+    results = stop.rest(starts) if stop.asked else start_at_once(fleet, starts)
+    for number, change in enumerate(restarts):
+        if stop.asked:
+            return results + stop.rest(restarts[number:])
+        if any(result.result != "done" for result in results):
+            return results + not_done(restarts[number:], "not begun: another node failed")
+        results.append(_restart(fleet, change, may_stop, healthy))
+    return results
+
+
+def _restart(fleet: Fleet, change: Change, may_stop: MayStop, healthy: Healthy) -> Result:
+    """Restart one node's unit and wait until it is healthy."""
+    node = next(node for node in fleet.cluster.nodes if node.name == change.node)
+    try:
+        may_stop(fleet, node)
+        (result,) = start_at_once(fleet, [change])
+        if result.result == "done":
+            healthy(fleet, node)
+    except errors.RunbookError as error:
+        return Result(change, "failed", error.message, remedy=error.remedy)
+    return result
+
+
 def start_plan(
-    title: str, fleet: Fleet, nodes: Iterable[Node], service: Service, *, may_stop: MayStop, healthy: Healthy
-) -> plan.Plan:
-    """A plan that starts or restarts a unit on these nodes."""
+    title: str, fleet: Fleet, nodes: Iterable[Node], service: Service, *, may_stop: MayStop, healthy: Healthy,
+    quorum: Quorum | None = None, guard: Callable[[Node], Resource] | None = None, judged: Judged | None = None,
+) -> plan.Plan:  # fmt: skip
+    """A plan that starts or restarts a unit on these nodes; `quorum` where they vote.
+
+    `guard` gives what is looked at on each node beside the unit; `judged` refuses what must not be made.
+    """
     chosen = list(nodes)
 
     def make() -> tuple[list[Change], list[str], int]:
-        found = plan.read(fleet, {node.name: [service] for node in chosen}, what=f"read for {title}")
+        wanted = {node.name: [service, *([guard(node)] if guard else [])] for node in chosen}
+        found = plan.read(fleet, wanted, what=f"read for {title}")
         changes = [
-            replace(change, node=node.name) for node in chosen if (change := service.compare(found[node.name][0]))
+            replace(change, node=name)
+            for name, resources in wanted.items()
+            for resource, state in zip(resources, found[name], strict=True)
+            if (change := resource.compare(state))
         ]
+        changes = judged(fleet, changes) if judged else changes
         restarts = sum(change.action == "restart" for change in changes)
         notes = [f"{restarts} restart one at a time, each healthy before the next"] if restarts > 1 else []
-        return changes, notes, len(chosen) - len(changes)
+        return changes, notes, len(chosen) - len({change.node for change in changes})
 
-    return plan.Plan(title, fleet, make, rollout=lambda fleet, changes: roll(fleet, changes, may_stop, healthy))
+    def rollout(fleet: Fleet, changes: Sequence[Change], stop: Stop) -> list[Result]:
+        from runbook import explain  # noqa: PLC0415 - it needs what this module is part of
+
+        return explain.failed_starts(fleet, roll(fleet, changes, may_stop, healthy, stop))
+
+    return plan.Plan(title, fleet, make, rollout=rollout, quorum=quorum)
 
 
 def states(fleet: Fleet, nodes: Iterable[Node], unit: str) -> show.Table:

@@ -93,3 +93,28 @@ def test_a_person_is_behind_a_frontend_that_can_ask(monkeypatch: pytest.MonkeyPa
         assert approval.person_present() is present
     shell(monkeypatch, None)
     assert approval.person_present() is True
+
+
+def test_buttons_are_for_a_notebooks_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A notebook's page names the cell and can ask; a console names none, papermill can't ask, a terminal has input."""
+    can, cell = {"allow_stdin": True}, {"cellId": "1"}
+    for content, metadata, possible in (
+        (can, cell, True), (can, {}, False), ({"allow_stdin": False}, cell, False),
+    ):  # fmt: skip
+        parent = {"content": content, "metadata": metadata, "header": {"session": "page"}}
+        shell(monkeypatch, SimpleNamespace(get_parent=lambda _channel, parent=parent: parent))
+        assert approval.buttons_possible() is possible
+        assert approval.session() == "page"
+    shell(monkeypatch, None)
+    assert approval.buttons_possible() is False
+
+
+def test_a_user_without_a_name_has_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a container the user may have no name: the number stands for it."""
+
+    def nameless() -> NoReturn:
+        raise KeyError("getpwuid(): uid not found: 1234")
+
+    monkeypatch.setattr(approval.getpass, "getuser", nameless)
+    monkeypatch.setattr(approval.os, "geteuid", lambda: 1234)
+    assert approval.user() == "1234"

@@ -7,7 +7,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from runbook.journal import Journal, Step, follow
+from runbook.journal import Journal, Pulse, Step, follow
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,6 +48,16 @@ def test_bytes_are_told_where_there_are_any() -> None:
     assert [Step(**line) for line in told] == journal.steps
 
 
+def test_a_pulse_is_told_and_never_kept(tmp_path: Path) -> None:
+    """How far a step is comes many times a second: those who listen have it, the file does not."""
+    journal = Journal(str(tmp_path / "journal.jsonl"))
+    heard: list[Step | Pulse] = []
+    journal.listen(heard.append)
+    journal.tell(Pulse("node1", sent_bytes=1, total_bytes=2))
+    assert heard == [Pulse("node1", sent_bytes=1, total_bytes=2)]
+    assert (journal.steps, list(tmp_path.iterdir())) == ([], [])
+
+
 def test_no_file_is_written_without_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Without the variable the steps stay in memory."""
     monkeypatch.delenv("RUNBOOK_JOURNAL", raising=False)
@@ -59,15 +69,15 @@ def test_no_file_is_written_without_one(monkeypatch: pytest.MonkeyPatch, tmp_pat
 def test_listeners_hear_until_they_end() -> None:
     """A listener gets each further step, and none after it has ended; another one goes on."""
     journal = Journal("")
-    first: list[Step] = []
-    second: list[Step] = []
+    first: list[Step | Pulse] = []
+    second: list[Step | Pulse] = []
     end = journal.listen(first.append)
     journal.listen(second.append)
     journal.note("", "one")
     end()
     journal.note("", "two")
-    assert [step.step for step in first] == ["one"]
-    assert [step.step for step in second] == ["one", "two"]
+    assert first == journal.steps[:1]
+    assert second == journal.steps
 
 
 def test_threads_do_not_mix_their_lines(tmp_path: Path) -> None:

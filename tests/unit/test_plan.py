@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import NoReturn
 
+    from runbook.rollout import Stop
     from runbook.ssh import Completed
 
 CLUSTER = cluster_of()
@@ -365,7 +366,8 @@ def test_a_headline_counts() -> None:
     one = plan_of(
         Change("ca.pem", "create", ""), Change("a", "create", "", node="node1"), Change("b", "renew", "", node="node2")
     )
-    assert one.headline == f"units: 2 to create, 1 to renew on 2 nodes; 0 right already. Plan {one.id}."
+    told = "2 to create, 1 to renew on 2 nodes; restarts nothing; 0 right already"
+    assert one.headline == f"units: {told}. Plan {one.id}."
     assert plan_of(Change("ca.pem", "create", "")).headline.startswith("units: 1 to create on this side;")
 
 
@@ -384,7 +386,7 @@ def test_results_of_a_rollout_of_its_own_are_judged_the_same(fleet: Fleet) -> No
     """A plan that rolls by itself fails in the same way when a row is not done."""
     change = Change("etcd.service", "restart", "changed", node="node1")
 
-    def rollout(_fleet: Fleet, changes: object) -> list[apply.Result]:
+    def rollout(_fleet: Fleet, changes: object, _stop: Stop) -> list[apply.Result]:
         assert changes == [change]
         return apply.not_done([change], "not begun: another node failed")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,12 +14,15 @@ from local_node import cluster_of, fleet_of, local
 
 from runbook import errors, services
 from runbook.apply import Result
+from runbook.journal import Pulse, Step
 from runbook.resources import Change
+from runbook.rollout import Stop
 from runbook.services import Service
 
 if TYPE_CHECKING:
     from runbook.fleet import Fleet
     from runbook.params import Node
+    from runbook.ssh import Connection
 
 HERE = Path(__file__).parent / "test_services"
 CERTS = tuple(f"/etc/etcd/cert/{name}" for name in ("ca.pem", "etcd.pem", "etcd-key.pem"))
@@ -223,6 +227,27 @@ def test_a_start_that_never_ends_passes_its_deadline(tmp_path: Path) -> None:
     assert "not ready within 0 s: ActiveState=activating SubState=start" in said
 
 
+def test_the_newest_journal_line_is_told_while_it_waits(tmp_path: Path) -> None:
+    """A start that takes long tells what the unit says, each line once, as a pulse of the journal and never a step."""
+    fleet = fleet_of(cluster_of(), tmp_path)
+    connection = local(fleet)["node1"]
+    (connection.folder / "shims").mkdir()
+    states = ["ActiveState=activating SubState=start Job=7"] * 11 + [ACTIVE]
+    (connection.folder / "shims/states").write_text("".join(f"{state}\n" for state in states))
+    for name, script in {"systemctl": SYSTEMCTL, "journalctl": "echo 'waiting\033 for peers'", "sleep": ":"}.items():
+        connection.shim(name, script)
+    heard: list[Step | Pulse] = []
+    fleet.journal.listen(heard.append)
+    (result,) = services.start_at_once(fleet, [Change("etcd.service", "start", "inactive/dead", node="node1")])
+    assert result.result == "done"
+    pulses = [one for one in heard if isinstance(one, Pulse)]
+    assert [one.limit_s for one in pulses] == [services.START_TIMEOUT_S, None]
+    assert [one.line for one in pulses] == ["", "waiting for peers"]
+    assert [(step.step, step.state) for step in fleet.journal.steps] == [
+        ("start etcd.service", "started"), ("start etcd.service", "done"),
+    ]  # fmt: skip
+
+
 # ---- rolling
 
 
@@ -234,7 +259,7 @@ class Roll:
         self.fails = fails
         monkeypatch.setattr(services, "_start", self.start)
 
-    def start(self, _fleet: Fleet, change: Change, _what: str) -> Result:
+    def start(self, _fleet: Fleet, _connection: Connection, change: Change) -> Result:
         self.order.append(f"{change.action} {change.node}")
         bad = self.fails.get("start") == change.node
         return Result(change, "failed" if bad else "done", "crashed" if bad else "")
@@ -298,6 +323,33 @@ def test_starts_come_before_restarts(fleet: Fleet, monkeypatch: pytest.MonkeyPat
     failing = Roll(monkeypatch, start="node3")
     assert [one[1] for one in rolled(fleet, failing, [CHANGES[0], start])] == ["failed", "not done"]
     assert failing.order == ["start node3"]
+
+
+def test_a_stop_ends_between_two_nodes(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The node that restarts is brought to its end; the others run on, and their rows say who stopped it."""
+    stop = Stop()
+    roll = Roll(monkeypatch)
+
+    def healthy(fleet: Fleet, node: Node) -> None:
+        stop.ask("ada")
+        roll.healthy(fleet, node)
+
+    results = services.roll(fleet, CHANGES, roll.may_stop, healthy, stop)
+    assert [(one.result, one.error) for one in results] == [
+        ("done", ""), ("not done", "not begun: stopped by ada"), ("not done", "not begun: stopped by ada"),
+    ]  # fmt: skip
+    assert roll.order == ["may stop node1", "restart node1", "healthy node1"]
+
+
+def test_a_stop_before_the_first_start_starts_nothing(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing begins once it is stopped, starts as little as restarts."""
+    stop, roll = Stop(), Roll(monkeypatch)
+    stop.ask("ada")
+    start = replace(CHANGES[0], action="start")
+    assert [one.result for one in services.roll(fleet, [start, CHANGES[1]], roll.may_stop, roll.healthy, stop)] == [
+        "not done", "not done",
+    ]  # fmt: skip
+    assert roll.order == []
 
 
 def test_no_changes_start_nothing(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
