@@ -17,21 +17,22 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 
 from runbook import errors, params, show
+from runbook.cli_diagnose import register as register_diagnose
 from runbook.cli_records import Records, Sign, local_root
 from runbook.cli_records import register as register_records
+from runbook.cli_run import count, record_run, say_warning
 from runbook.sandbox.cli import app as sandbox_app
 from runbook.ssh import clean
 
 if TYPE_CHECKING:
-    from runbook import pipeline
     from runbook import resume as resuming
     from runbook.fleet import Fleet
     from runbook.phases import Phase
-    from runbook.pipeline import PhaseRun
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 app.add_typer(sandbox_app, name="sandbox")
 register_records(app)
+register_diagnose(app)
 _out = show.console()
 _Params = Annotated[Path, typer.Argument(metavar="PARAMS", help="A params file, such as params/sandbox.yaml.")]
 _Phases = Annotated[str, typer.Option("--phases", help="Only these, as in 03-05,11.")]
@@ -48,6 +49,7 @@ def run(
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the newest record's run broke off.")] = False,
     accept_changes: Annotated[bool, typer.Option("--accept-changes", help="Resume though params differ.")] = False,
     take_over: Annotated[bool, typer.Option("--take-over", help="Take the stale lock of a run that is gone.")] = False,
+    profile: Annotated[bool, typer.Option("--profile", help="Show where the time went.")] = False,
     records: Records = "records",
     sign: Sign = None,
 ) -> None:
@@ -69,31 +71,7 @@ def run(
         approve=approve or params.load_approve(path), sign_key=sign or params.load_sign_key(path),
         continues=continues, take_over=take_over,
     )  # fmt: skip
-    record_run(path, cluster, chosen, records, options)
-
-
-def record_run(
-    path: Path, cluster: params.Cluster, chosen: tuple[Phase, ...], records: str, options: pipeline.Options
-) -> None:
-    """Run the phases, say how it goes, and upload the record where it is wanted elsewhere."""
-    from runbook import pipeline, record, upload  # noqa: PLC0415 - as above
-    from runbook.journal import follow  # noqa: PLC0415
-
-    folder = record.new_folder(local_root(records, cluster), cluster)
-    with (
-        _out.status("") as status,
-        follow(record.journal_path(folder), lambda text: status.update(escape(clean(text)))),
-    ):
-        runs = pipeline.run(
-            path, cluster, chosen, folder, options, report=_progress_line,
-            started=lambda phase: status.update(f"{phase.number:02d} {phase.title}"), warn=_say_warning,
-        )  # fmt: skip
-    _closing(runs, chosen, folder)
-    if upload.is_remote(records):
-        upload.upload(folder, records)
-        _out.print(f"uploaded to {escape(upload.shown(records))}, and read back whole")
-    if runs and not runs[-1].ok:
-        raise typer.Exit(runs[-1].exit_status)
+    record_run(path, cluster, chosen, records, options, profile=profile)
 
 
 def _chosen(only: str, first: int) -> tuple[Phase, ...]:
@@ -113,50 +91,6 @@ def _say_what_no_longer_holds(path: Path, going_on: resuming.Resumption) -> None
         _out.print(f"[yellow]![/] phase {phase.number:02d} passed then and no longer holds: {escape(clean(what))}")
         if rows is not None:
             _out.print(show.terminal_table(rows))
-
-
-def _progress_line(done: PhaseRun) -> None:
-    changes = done.executed.changes
-    if done.exit_status == errors.ApprovalRequired.exit_status:
-        outcome = "[yellow]! approval needed[/]"
-    elif not done.ok:
-        outcome = "[red]✗ failed[/]"
-    elif changes is None:
-        outcome = "[green]✓ looked[/]"
-    else:
-        outcome = f"[green]✓ {changes} changed[/]" if changes else "[green]✓ nothing to change[/]"
-    _out.print(f"{done.phase.number:02d} {done.phase.title:<21} {outcome:<36} {done.took_s:5.1f} s")
-
-
-def _closing(runs: list[PhaseRun], chosen: tuple[Phase, ...], folder: Path) -> None:
-    """Print endpoints, leases and mesh as the notebooks found them, the totals, and what failed."""
-    wanted = {5: ("etcd endpoints",), 10: ("Leases under",), 11: ("overlay: rtt_ms",)}
-    for done in runs:
-        for table in done.executed.tables:
-            if done.ok and table.caption.startswith(wanted.get(done.phase.number, ("-",))):
-                hidden = [name for name in ("why", "remedy", "raft_index") if name in table.columns]
-                _out.print(show.terminal_table(table.drop(columns=hidden)))
-    changed = sum(done.executed.changes or 0 for done in runs)
-    took = sum(done.took_s for done in runs)
-    last = runs[-1]
-    if last.ok:
-        what = f"{_count(changed, 'change')} made" if changed else "nothing was to change"
-        _out.print(f"[green]✓[/] {_count(len(runs), 'phase')}, {what}, {took:.0f} s. Records: {escape(str(folder))}")
-        return
-    approval = last.exit_status == errors.ApprovalRequired.exit_status
-    if approval and last.executed.plan:
-        _out.print(show.terminal_table(show.plan_table(last.executed.plan["title"], last.executed.plan["changes"])))
-    _out.print(f"\n{escape(last.ename)}: {escape(clean(last.evalue))}")
-    if told := errors.see(last.ename, last.evalue):
-        _out.print(f"  {told}")
-    if approval:
-        _out.print("  -> or, to apply every plan of this and the phases after it: runbook run PARAMS --approve")
-    left = len(chosen) - len(runs)
-    _out.print(f"\nStopped at phase {last.phase.number:02d}, {left} not begun. Record: {escape(str(last.path))}")
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 @app.command()
@@ -184,9 +118,7 @@ def plan(path: _Params, *, only: _Phases = "", as_json: _Json = False) -> None:
             _out.print(f"note: {escape(clean(note))}")
     changes = sum(len(one.changes) for _, one in plans)
     told = (
-        f"{_count(changes, 'change')} in {_count(len(plans), 'phase')}; none was made"
-        if changes
-        else "nothing to change"
+        f"{count(changes, 'change')} in {count(len(plans), 'phase')}; none was made" if changes else "nothing to change"
     )
     _out.print(f"\n{told}")
 
@@ -275,11 +207,7 @@ def _connect(path: Path, *, partial: bool = False) -> Fleet:
 
 def _warn(cluster: params.Cluster) -> None:
     for warning in cluster.warnings:
-        _say_warning(warning)
-
-
-def _say_warning(text: str) -> None:
-    show.console(stderr=True).print(f"warning: {escape(text)}")
+        say_warning(warning)
 
 
 def main() -> None:

@@ -27,7 +27,7 @@ def close(folder: Path, *, sign_key: Path | None = None) -> dict[str, Any]:
     _refuse(folder, told)
     words = [told["cluster"], told["operator"]["user"]]
     redactor = redact.Redactor(redact.known_secrets(os.environ), words=words)
-    with pipeline.recording(folder, told, redactor, sign_key) as render_later:
+    with pipeline.recording(folder, told, redactor, sign_key) as pages:
         for name in (".jupyter", ".ipynb_checkpoints"):
             shutil.rmtree(folder / name, ignore_errors=True)
         worst = 0 if told["kind"] == "stepped" else 1
@@ -36,7 +36,7 @@ def close(folder: Path, *, sign_key: Path | None = None) -> dict[str, Any]:
             if path.is_file():
                 worst = max(worst, _settle(told, phase, path, redactor))
                 if path.is_file():
-                    render_later(path)
+                    pages.page(path)
         if (index := folder / phases.INDEX).is_file():
             handler = saving.Handler(redactor)
             handler.write(handler.read(str(index)), str(index))

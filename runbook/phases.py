@@ -46,7 +46,7 @@ class Phase:
 
 def _of(name: str) -> Callable[[Fleet], Any]:
     """What a phase calls, imported when it is called: a run itself calls nothing of it, its notebooks do."""
-    return lambda fleet: pkgutil.resolve_name(f"runbook.{name}")(fleet)
+    return lambda fleet: pkgutil.resolve_name(f"runbook.{name}")(fleet)  # noqa: PLW0108 - not before it is called
 
 
 def _tables(*names: str) -> Verify:

@@ -7,20 +7,38 @@ import logging
 import os
 import shlex
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from runbook import errors, evidence, fleet, lock, lock_script, phases, record, redact, render, saving, ssh, summary
+from runbook import (
+    broker,
+    brokered,
+    errors,
+    evidence,
+    fleet,
+    formats,
+    lock,
+    lock_script,
+    phases,
+    record,
+    redact,
+    saving,
+    summary,
+    timeline,
+)
 from runbook.journal import Journal
+from runbook.rendering import Rendering
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from runbook.kernels import Kernels
     from runbook.params import Cluster
     from runbook.phases import Phase
 
+#: The name under which papermill knows our engine.
+ENGINE = "runbook"
 #: A cell that takes longer than this hangs: the longest wait of its own is a start, 2 minutes a node in a roll.
 CELL_TIMEOUT_S = 1800
 
@@ -106,15 +124,20 @@ def run(
         warn(note)
     parameters: dict[str, object] = {"cluster": str(params_file.resolve()), "approve": options.approve}
     runs: list[PhaseRun] = []
-    with recording(folder, told, redactor, options.sign_key) as render_later, _locked(cluster, folder, options):
+    with (
+        recording(folder, told, redactor, options.sign_key) as pages,
+        broker.serving(cluster),
+        _executor(folder, len(chosen), redactor) as execute,
+        _locked(cluster, folder, options),
+    ):
         for phase in chosen:
             started(phase)
             begun = summary.now()
-            runs.append(_execute(phase, folder, parameters, redactor))
+            runs.append(execute(phase, parameters))
             summary.add(told, runs[-1], begun)
             told["secrets_removed"] = redactor.count
             summary.save(folder, told)
-            render_later(runs[-1].path)
+            pages.page(runs[-1].path)
             report(runs[-1])
             if not runs[-1].ok:
                 break
@@ -128,7 +151,7 @@ def _locked(cluster: Cluster, folder: Path, options: Options) -> Iterator[None]:
     if options.kind != "run":
         yield
         return
-    connections = {node.name: ssh.SshConnection(node, cluster.ssh) for node in cluster.nodes}
+    connections = {node.name: brokered.connection(node, cluster.ssh) for node in cluster.nodes}
     nodes = fleet.Fleet(cluster, connections, Journal(str(record.journal_path(folder))))
     try:
         with lock.held(nodes, record=folder.name, take_over=options.take_over) as ours:
@@ -144,47 +167,38 @@ def _locked(cluster: Cluster, folder: Path, options: Options) -> Iterator[None]:
 @contextlib.contextmanager
 def recording(
     folder: Path, told: dict[str, Any], redactor: redact.Redactor, sign_key: Path | None
-) -> Iterator[Callable[[Path], object]]:
+) -> Iterator[Rendering]:
     """Keep a record while the block runs, and close it (pages, sums, chain, signature) however the block ends.
 
-    It yields a function that renders a notebook to HTML beside the run.
+    It yields what renders a notebook to HTML beside the run.
     """
     summary.save(folder, told)
-    with ThreadPoolExecutor(1, thread_name_prefix="runbook-render") as renderer:
+    with Rendering(redactor) as pages:
         try:
             with _environment(folder):
-                yield lambda path: renderer.submit(render_page, path, redactor)
+                yield pages
         except BaseException:
             summary.end(told, 1)
             raise
         finally:
             if told["outcome"] == "running":
                 summary.end(told, 1)
-            renderer.shutdown(wait=True)
-            _seal(folder, told, redactor, sign_key)
+            _seal(folder, told, redactor, pages)
+            evidence.close(folder, sign_key=sign_key)
 
 
-def _seal(folder: Path, told: dict[str, Any], redactor: redact.Redactor, sign_key: Path | None) -> None:
+def _seal(folder: Path, told: dict[str, Any], redactor: redact.Redactor, pages: Rendering) -> None:
     try:
+        pages.wait()
         told["secrets_removed"] = redactor.count
         summary.save(folder, told)
-        saving.write(folder / "index.html", redactor.text(render.index(told)))
+        pages.index(folder, told, timeline.read(record.journal_path(folder)))
     except OSError as error:
         raise errors.RunbookError(
             f"the record can't be written: {error.strerror or error}; the run has {told['outcome']}",
             subject=str(folder),
             remedy=f"make room, then: runbook close {shlex.quote(str(folder))}",
         ) from error
-    evidence.close(folder, sign_key=sign_key)
-
-
-def render_page(path: Path, redactor: redact.Redactor) -> None:
-    """Render an executed notebook to HTML beside it; a page that can't be made says so in its place."""
-    try:
-        page = render.notebook(path)
-    except Exception as error:  # noqa: BLE001 - the notebook itself is the record: no page of it may end a run
-        page = f"<!doctype html><meta charset=utf-8><p>{type(error).__name__}: no page; {path.name} has all of it.</p>"
-    saving.write(path.with_suffix(".html"), redactor.text(page))
 
 
 @contextlib.contextmanager
@@ -205,16 +219,26 @@ def _environment(folder: Path) -> Iterator[None]:
             log.unlink()
 
 
-def _execute(phase: Phase, folder: Path, parameters: dict[str, object], redactor: redact.Redactor) -> PhaseRun:
-    # 2 s of import that `plan` and `status` don't need.
-    import papermill  # noqa: PLC0415
-    from papermill.iorw import papermill_io  # noqa: PLC0415
-
-    from runbook.kernels import IpcKernelManager  # noqa: PLC0415
+@contextlib.contextmanager
+def _executor(
+    folder: Path, number: int, redactor: redact.Redactor
+) -> Iterator[Callable[[Phase, dict[str, object]], PhaseRun]]:
+    """Give what executes a phase's notebook; no kernel is left at the end."""
+    papermill = formats.papermill()  # half a second that `plan` and `status` don't need
+    from runbook import engine, kernels  # noqa: PLC0415
 
     # A run that is interrupted leaves a task of nbclient's with an error that nobody asks for: asyncio would print it.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-    papermill_io.register(saving.SCHEME, saving.Handler(redactor))
+    papermill.iorw.papermill_io.register(saving.SCHEME, saving.Handler(redactor))
+    engine.register()
+    with kernels.Kernels(number, folder) as made:
+        yield lambda phase, parameters: _execute(phase, folder, parameters, redactor, made)
+
+
+def _execute(
+    phase: Phase, folder: Path, parameters: dict[str, object], redactor: redact.Redactor, kernels: Kernels
+) -> PhaseRun:
+    papermill = formats.papermill()
     output = folder / phase.notebook
     start = time.monotonic()
     ename = evalue = ""
@@ -225,8 +249,9 @@ def _execute(phase: Phase, folder: Path, parameters: dict[str, object], redactor
             parameters=parameters,
             progress_bar=False,
             cwd=folder,
+            engine_name=ENGINE,
             execution_timeout=CELL_TIMEOUT_S,
-            kernel_manager_class=IpcKernelManager,
+            kernels=kernels,
         )
     except papermill.PapermillExecutionError as error:
         ename, evalue = error.ename, error.evalue

@@ -6,14 +6,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-import nbformat
-import pandas as pd
 import yaml
 
 from runbook import errors, show
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from runbook.params import Cluster
@@ -58,7 +56,7 @@ class Executed:
         ename, evalue: The name and text of the error of the cell that failed; "" where none did.
         cells: How many code cells there are.
         never_ran: How many of them have no execution count.
-        tables: The tables among the outputs, in order.
+        kept: The tables among the outputs, in order, as they are kept (show.kept).
         plan: The plan's title, id and changes (Plan.as_dict); None where there was no plan.
     """
 
@@ -67,8 +65,13 @@ class Executed:
     evalue: str
     cells: int
     never_ran: int
-    tables: tuple[show.Table, ...]
+    kept: tuple[dict[str, Any], ...]
     plan: dict[str, Any] | None
+
+    @property
+    def tables(self) -> tuple[show.Table, ...]:
+        """The tables among the outputs, in order."""
+        return tuple(map(_table, self.kept))
 
     @property
     def changes(self) -> int | None:
@@ -78,7 +81,9 @@ class Executed:
 
 def read(path: Path) -> Executed:
     """Read an executed notebook."""
-    notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]  # nbformat has no types here
+    from runbook.formats import nbformat  # noqa: PLC0415 - half a second that not everyone needs
+
+    notebook = nbformat.read(path, as_version=4)
     cells = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
     outputs = [output for cell in cells for output in cell.get("outputs", [])]
     failed = [output for output in outputs if output.output_type == "error"]
@@ -90,7 +95,7 @@ def read(path: Path) -> Executed:
         evalue=failed[0].evalue if failed else "",
         cells=len(cells),
         never_ran=never_ran,
-        tables=tuple(_table(one) for data in _data(outputs) for one in data.get(show.TABLE_MIME, ())),
+        kept=tuple(one for data in _data(outputs) for one in data.get(show.TABLE_MIME, ())),
         plan=plans[-1] if plans else None,
     )
 
@@ -100,9 +105,18 @@ def _data(outputs: list[Any]) -> Iterator[dict[str, Any]]:
 
 
 def _table(kept: dict[str, Any]) -> show.Table:
+    import pandas as pd  # noqa: PLC0415 - as above
+
     made = show.Table(kept["data"], columns=pd.Index(kept["columns"]))
     made.caption = kept["caption"]
     return made
+
+
+def without(kept: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """What is kept of a table without these columns."""
+    places = [place for place, name in enumerate(kept["columns"]) if name not in names]
+    columns = [kept["columns"][place] for place in places]
+    return {**kept, "columns": columns, "data": [[row[place] for place in places] for row in kept["data"]]}
 
 
 def journal_path(folder: Path) -> Path:

@@ -142,9 +142,9 @@ def notebook(path: Path) -> str:
     Returns:
         The page. Links to notebooks lead to their pages; what a cell's output holds can neither run nor load anything.
     """
-    import nbformat  # noqa: PLC0415
+    from runbook.formats import nbformat  # noqa: PLC0415
 
-    book = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]  # nbformat has no types here
+    book = nbformat.read(path, as_version=4)
     executed = record.read(path)
     papermill = book.metadata.get("papermill", {})
     cells = list(_cells(book, page_links.notebooks(path, passed=executed.ok)))

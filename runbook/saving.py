@@ -12,8 +12,6 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import nbformat
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -53,16 +51,22 @@ class Handler:
 
     def __init__(self, redactor: Redacting) -> None:
         self._redactor = redactor
+        self._saved: tuple[str, str] | None = None
 
     def write(self, buf: str, path: str) -> None:
         """Save a notebook: secrets out, no cell called completed that never began, whole or not at all."""
-        notebook: Any = nbformat.reads(buf, as_version=4)  # type: ignore[no-untyped-call]  # nbformat has no types here
+        if (buf, path) == self._saved:
+            return
+        from runbook.formats import nbformat  # noqa: PLC0415 - half a second that not everyone needs
+
+        notebook = nbformat.reads(buf, as_version=4)
         for cell in notebook.cells:
             state = cell.metadata.get("papermill", {})
             if cell.cell_type == "code" and state.get("status") == "completed" and not state.get("start_time"):
                 state["status"] = "pending"
-        clean = nbformat.from_dict(self._redactor.notebook(notebook))  # type: ignore[no-untyped-call]
-        write(Path(path.removeprefix(SCHEME)), nbformat.writes(clean) + "\n")  # type: ignore[no-untyped-call]
+        clean = nbformat.from_dict(self._redactor.notebook(notebook))
+        write(Path(path.removeprefix(SCHEME)), nbformat.writes(clean) + "\n")
+        self._saved = buf, path
 
     def read(self, path: str) -> str:
         """Read a notebook."""
@@ -82,7 +86,9 @@ def mark_failed(path: Path, ename: str, evalue: str, redactor: Redacting) -> Non
 
     That cell is the last one that began. Its status becomes `failed`, and the error stands among its outputs.
     """
-    notebook: Any = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+    from runbook.formats import nbformat  # noqa: PLC0415 - as above
+
+    notebook = nbformat.read(path, as_version=4)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     began = [cell for cell in code if cell.metadata.get("papermill", {}).get("start_time")]
     if not code:
@@ -93,7 +99,7 @@ def mark_failed(path: Path, ename: str, evalue: str, redactor: Redacting) -> Non
     cell = told[0] if told else began[-1] if began else code[0]
     if not told:  # an interrupted kernel may have told its error itself; papermill calls that cell completed
         lines = [f"{ename}: {evalue}"]
-        cell.outputs.append(nbformat.v4.new_output("error", ename=ename, evalue=evalue, traceback=lines))  # type: ignore[no-untyped-call]
+        cell.outputs.append(nbformat.v4.new_output("error", ename=ename, evalue=evalue, traceback=lines))
     cell.metadata.setdefault("papermill", {}).update(status="failed", exception=True)
     notebook.metadata.setdefault("papermill", {})["exception"] = True
-    Handler(redactor).write(nbformat.writes(notebook), str(path))  # type: ignore[no-untyped-call]
+    Handler(redactor).write(nbformat.writes(notebook), str(path))

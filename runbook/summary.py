@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from runbook import errors, saving, show
+from runbook import errors, saving
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -105,17 +105,17 @@ def add(summary: dict[str, Any], done: PhaseRun, started: str | None) -> None:
         "plan": plan["id"] if plan else None,
         "error": {"name": done.ename, "text": done.evalue} if done.ename else None,
     }
-    add_tables(summary, done.phase, done.executed.tables)
+    add_tables(summary, done.phase, done.executed.kept)
 
 
-def add_tables(summary: dict[str, Any], phase: Phase, tables: Iterable[show.Table]) -> None:
+def add_tables(summary: dict[str, Any], phase: Phase, tables: Iterable[Mapping[str, Any]]) -> None:
     """Note the closing tables and the binaries among a phase's tables."""
     for table in tables:
         for key, (number, caption) in _CLOSING.items():
-            if phase.number == number and table.caption.startswith(caption):
-                summary["tables"][key] = show.kept(table)
-        if phase.number == 1 and table.caption.startswith("Binaries in"):
-            rows = show.json_rows(table)
+            if phase.number == number and table["caption"].startswith(caption):
+                summary["tables"][key] = table
+        if phase.number == 1 and table["caption"].startswith("Binaries in"):
+            rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
             summary["binaries"] = [{name: row.get(name) for name in _BINARY_COLUMNS} for row in rows]
 
 

@@ -90,7 +90,9 @@ make_venv
 rm -f .venv/.made-here
 install_uv
 say "installing from requirements.lock, every file checked by its hash"
-.venv/bin/uv pip sync -q --python .venv/bin/python --require-hashes requirements.lock
+# Compiled once, here: where PYTHONDONTWRITEBYTECODE is set every start would compile anew what it imports, for seconds.
+.venv/bin/uv pip sync -q --compile-bytecode --python .venv/bin/python --require-hashes requirements.lock
 .venv/bin/uv pip install -q --python .venv/bin/python --no-deps --no-build-isolation --editable .
+.venv/bin/python -m compileall -q runbook
 printf '%s\n' "$stamp" >.venv/.made-here
 say "done in $((SECONDS - started)) s: $(.venv/bin/python --version), $(.venv/bin/uv pip list -q --python .venv/bin/python | tail -n +3 | wc -l) packages in .venv"

@@ -136,10 +136,22 @@ def begin(practice: Practice, path: Path, only: str, root: Path) -> subprocess.P
 
 
 def kernels(parent: int) -> list[int]:
-    """The notebook kernels that a process has started."""
-    children = Path(f"/proc/{parent}/task").glob("*/children")
-    found = [int(pid) for one in children for pid in one.read_text(encoding="ascii").split()]
-    return [pid for pid in found if b"ipykernel" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    """The notebook kernels of a run, the one that works first: what its fork server has forked, and what it forked."""
+    return [kernel for child in _children(parent) if b"fork_server" in _command(child) for kernel in _children(child)]
+
+
+def descendants(parent: int) -> list[int]:
+    """Every process that a process has started, and they in turn."""
+    return [pid for child in _children(parent) for pid in (child, *descendants(child))]
+
+
+def _children(parent: int) -> list[int]:
+    tasks = Path(f"/proc/{parent}/task").glob("*/children")
+    return [int(pid) for one in tasks for pid in one.read_text(encoding="ascii").split()]
+
+
+def _command(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
 def began(root: Path, notebook: str, cell: int) -> bool:
@@ -160,13 +172,16 @@ def _notebook(file: Path) -> Any:  # noqa: ANN401 - nbformat has no types
 
 @contextmanager
 def busy(practice: Practice, path: Path, root: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """A `runbook run` that is in the middle of phase 05's first look, and its kernel; gone at the end."""
+    """A `runbook run` that is in the middle of phase 05's first look, and its kernel; all of it is gone at the end."""
     process = begin(practice, path, "05,10", root)
     try:
         until(lambda: process.poll() is not None or began(root, phases.PHASES[5].notebook, LOOK), _END_S)
         assert process.poll() is None, process.communicate()
-        (kernel,) = kernels(process.pid)
-        yield process, kernel
+        until(lambda: kernels(process.pid), _END_S)
+        all_of_it = descendants(process.pid)
+        yield process, kernels(process.pid)[0]
+        process.wait(_END_S)
+        until(lambda: all(map(gone, all_of_it)), _END_S)
     finally:
         process.kill()
         process.communicate()

@@ -55,7 +55,7 @@ def phase_run(
     number: int, *tables: show.Table, ename: str = "", plan: Mapping[str, Any] | None = None
 ) -> SimpleNamespace:
     changes = len(plan["changes"]) if plan else None
-    executed = SimpleNamespace(tables=tables, plan=plan, changes=changes)
+    executed = SimpleNamespace(kept=tuple(map(show.kept, tables)), plan=plan, changes=changes)
     return SimpleNamespace(
         phase=phases.PHASES[number],
         executed=executed,

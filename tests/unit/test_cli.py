@@ -232,7 +232,7 @@ def runs_end_with(monkeypatch: pytest.MonkeyPatch, *endings: tuple[str, str]) ->
         approvals.append(options.approve)
         runs = []
         for phase, (ename, evalue) in zip(chosen, endings, strict=False):
-            executed = SimpleNamespace(ok=not ename, changes=2, tables=(), plan=None, cells=1, never_ran=0)
+            executed = SimpleNamespace(ok=not ename, changes=2, kept=(), plan=None, cells=1, never_ran=0)
             runs.append(
                 pipeline.PhaseRun(
                     phase,
@@ -298,7 +298,9 @@ def options_of(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[int], pipelin
     """Stands in for recording a run: the phases' numbers and the options of each."""
     seen: list[tuple[list[int], pipeline.Options]] = []
     monkeypatch.setattr(
-        cli, "record_run", lambda _p, _c, chosen, _r, options: seen.append(([one.number for one in chosen], options))
+        cli,
+        "record_run",
+        lambda _p, _c, chosen, _r, options, **_: seen.append(([one.number for one in chosen], options)),
     )
     return seen
 

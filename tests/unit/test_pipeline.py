@@ -18,7 +18,7 @@ import papermill
 import pytest
 from local_node import cluster_of
 
-from runbook import errors, phases, pipeline, record, show
+from runbook import broker, errors, phases, pipeline, record, show
 from runbook.verify import verify
 
 if TYPE_CHECKING:
@@ -58,8 +58,9 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def no_ssh(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stands in for the lock on the nodes."""
+    """Stands in for the lock on the nodes, and for the connections to them."""
     monkeypatch.setattr(pipeline, "_locked", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr(broker, "serving", lambda _cluster: contextlib.nullcontext())
 
 
 def run(
