@@ -2,7 +2,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test lint lock jupyter clean
+.PHONY: help setup demo test bench lint lock jupyter screenshots clean
 
 # Tests and tools run on what .venv holds, whatever the caller's Python is.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
@@ -20,6 +20,9 @@ demo: ## Sets up, starts a practice cluster of three nodes, builds etcd and flan
 test: setup lint ## Sets up, then runs every check and test; with CI=true nothing may be skipped
 	.venv/bin/pytest -n 2 --dist loadgroup --durations 15
 
+bench: setup ## Measures the same job by bash, Ansible, pyinfra and this (needs root; ROUNDS=3 is shorter), writes docs/performance.md
+	.venv/bin/python benchmarks/bench.py --rounds $(or $(ROUNDS),5) $(BENCH)
+
 lint: setup ## Ruff, formatting, types, and no outputs in the notebooks
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
@@ -34,6 +37,9 @@ jupyter: setup ## Starts the practice cluster where it is not up (needs root), a
 	.venv/bin/runbook sandbox up
 	.venv/bin/runbook jupyter
 
+screenshots: setup ## Makes docs/pictures/ anew from a practice cluster of its own (needs root)
+	PYTHONPATH=tests/browser:tests/sandbox .venv/bin/python tools/screenshots.py
+
 clean: ## Removes .venv and caches, never records or the state of a cluster
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
+	rm -rf .venv .venv-bench .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
 	find . -path ./records -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
