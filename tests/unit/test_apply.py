@@ -263,6 +263,7 @@ exit $status"""
     results = make(node, file_change(target / "unit", b"new"), file_change(target / "data", bytes(200_000)))
     assert outcomes(results) == ["failed", "not done"]
     assert "No space left on device" in results[0].error
+    assert "df -h" in results[0].remedy
     assert Path(f"{target}.log").read_text() == "unit\nold\n"
 
 
