@@ -19,9 +19,12 @@ from typing import TYPE_CHECKING
 import pytest
 from ssh_server import NODE, StandInSshd
 
-from runbook import broker, brokered, errors
+from runbook import broker, brokered, errors, lock
 from runbook.brokered import VARIABLE, BrokeredConnection
+from runbook.fleet import Fleet
+from runbook.journal import Journal
 from runbook.params import Cluster, Node
+from runbook.ssh import SshConnection
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -113,6 +116,17 @@ def test_scripts_run_at_once_on_one_connection(server: StandInSshd, serving: Bro
     thread.join(20)
     assert first == ["first\n"]
     assert server.accepted == 1
+
+
+def test_the_runs_lock_uses_it(server: StandInSshd, serving: Broker, tmp_path: Path) -> None:
+    """Taking, renewing and releasing the lock make no connection of their own."""
+    one = cluster(server)
+    nodes = Fleet(one, {NODE.name: SshConnection(NODE, one.ssh)}, Journal(""))
+    with lock.held(nodes, record="r", folder=str(tmp_path / "lock")) as held:
+        held.renew()
+        assert (tmp_path / "lock" / "lock.json").is_file()
+    assert not (tmp_path / "lock").exists()
+    assert (server.accepted, serving.counts().connections) == (1, 1)
 
 
 def test_a_large_feed_is_never_held_whole(server: StandInSshd, serving: Broker) -> None:
