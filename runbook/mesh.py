@@ -78,7 +78,7 @@ def _round(
 
     def script(name: str) -> str:
         pings = [
-            f"{{ ping -n -q -c {_COUNT} -i 0.2 -W 1 {quote(address)} 2>&1 | sed 's/^/{number} /'; }} &"
+            f"{{ ping -n -q -c {_COUNT} -i 0.05 -W 1 {quote(address)} 2>&1 | sed 's/^/{number} /'; }} &"
             for number, (_, _, address) in enumerate(pending[name])
         ]
         return "\n".join([*pings, "wait"])
