@@ -6,6 +6,7 @@ from shlex import quote
 from typing import TYPE_CHECKING, Literal
 
 from runbook import artifacts, plan, show
+from runbook.etcd_data import MemberData
 from runbook.fleet import values
 from runbook.resources import Directory, File, Resource
 from runbook.ssh import printable
@@ -78,6 +79,8 @@ def install(fleet: Fleet) -> plan.Plan:
         name: [Directory(folder), *(File(f"{folder}/{one.name}", one, 0o755) for one in files)]
         for name, files in binaries.items()
     }
+    for node in fleet.cluster.etcd_nodes:
+        resources[node.name].append(MemberData(fleet.cluster, node, whose=False))
     origins = {
         f"{one.product} {one.version} {one.arch}: from {one.source}, checked against {one.compared_with}"
         for files in binaries.values()

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import posixpath
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from runbook import errors, etcdctl, node_certs, pki, plan, services, show, versions
 from runbook import units as unit_files_of
+from runbook.etcd_data import UNIT, MemberData
 from runbook.etcd_state import alarms, endpoints, members
 from runbook.latency import watch
-from runbook.resources import Directory, File, Resource, User
+from runbook.resources import Change, Directory, File, Resource, User
+from runbook.selection import Quorum
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from runbook.fleet import Fleet
     from runbook.params import Cluster, Node
 
@@ -23,7 +28,6 @@ def __dir__() -> list[str]:
     return __all__  # what Tab shows in a notebook
 
 
-UNIT = "etcd.service"
 _HEALTH_TIMEOUT_S = 60
 
 
@@ -144,6 +148,7 @@ def units(fleet: Fleet) -> plan.Plan:
             *([Directory(parent, 0o700, owner, may_hold=names)] if parent != etcd.data_dir else []),
             Directory(etcd.data_dir, 0o700, owner),
             Directory(etcd.wal_dir, 0o700, owner),
+            MemberData(cluster, node),
             File(f"{etcd.unit_dir}/{UNIT}", text),
         ]
     return plan.of_resources("etcd units", fleet, resources)
@@ -186,8 +191,10 @@ def start(fleet: Fleet) -> plan.Plan:
         ),
     )
     return services.start_plan(
-        "etcd start", fleet, fleet.cluster.etcd_nodes, service, may_stop=_may_stop, healthy=_wait_healthy
-    )
+        "etcd start", fleet, fleet.cluster.etcd_nodes, service, may_stop=_may_stop, healthy=_wait_healthy,
+        quorum=Quorum(tuple(node.name for node in fleet.cluster.etcd_nodes)),
+        guard=lambda node: MemberData(fleet.cluster, node), judged=_with_a_quorum,
+    )  # fmt: skip
 
 
 def states(fleet: Fleet) -> show.Table:
@@ -200,6 +207,30 @@ def states(fleet: Fleet) -> show.Table:
     Next: where a row is not ok, mend what its journal says, then `etcd.start(fleet)`; else `etcd.endpoints(fleet)`.
     """
     return services.states(fleet, fleet.cluster.etcd_nodes, UNIT)
+
+
+def _with_a_quorum(fleet: Fleet, changes: Sequence[Change]) -> list[Change]:
+    """Refuse the restarts of a plan where the members that answer, or are started before, are no majority without one.
+
+    It is looked at again before each of them (`_may_stop`): this is for the plan to be refused as a whole.
+    """
+    count, restarted = len(fleet.cluster.etcd_nodes), [one for one in changes if one.action == "restart"]
+    if not restarted or count == 1:
+        return list(changes)
+    healthy = {str(row["node"]) for row in show.rows(endpoints(fleet)) if row["ok"]}
+    up = healthy | {change.node for change in changes if change.action == "start"}
+
+    def refusal(change: Change) -> str:
+        others, need = len(up - {change.node}), count // 2 + 1
+        if change not in restarted or others >= need:
+            return change.refusal
+        return (
+            f"while it restarts, {others} of {count} members would be up, and a quorum needs {need}: bring the others"
+            " up first (phase 05 shows them). Where the quorum is lost already, stop etcd on all members: then they are"
+            " started at once"
+        )
+
+    return [replace(change, refusal=refusal(change)) for change in changes]
 
 
 def _may_stop(fleet: Fleet, node: Node) -> None:

@@ -151,6 +151,7 @@ class Etcd(Settings):
     cert_dir: OwnPath = "/etc/etcd/cert"
     unit_dir: NodePath = "/etc/systemd/system"
     initial_cluster_token: Annotated[str, AfterValidator(params_rules.token)] = "etcd-cluster-0"  # noqa: S105
+    reuse_data: OwnPath | None = None
 
     @field_validator("version")
     @classmethod

@@ -243,6 +243,11 @@ def _storage(etcd: Mapping[str, Any]) -> Iterator[Rule]:
     data, wal = (_ok(own_path, etcd.get(key)) for key in ("data_dir", "wal_dir"))
     if data is None or wal is None:
         return
+    reused = _ok(own_path, etcd.get("reuse_data"))
+    if reused is not None and reused != data:
+        yield Rule(
+            ("etcd", "reuse_data"), f"{shown(reused)} is not data_dir, {data}; it names the one folder that is meant"
+        )
     where, below = ("etcd", "wal_dir"), PurePosixPath(wal).is_relative_to(data)
     if data == wal:
         yield Rule(where, f"{shown(wal)} is data_dir too; the two must differ")

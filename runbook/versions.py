@@ -95,14 +95,16 @@ def parse(version: str | Version) -> Version:
     return Version(*(int(part) for part in found.groups()))
 
 
-def _line(version: Version) -> str:
-    return f"{version.major}.{version.minor}"
+def line(version: str | Version) -> str:
+    """The minor line of a version, such as `3.6`."""
+    v = parse(version)
+    return f"{v.major}.{v.minor}"
 
 
 def etcd_fault(version: str | Version) -> str:
     """Say why this etcd is not one that the rules here know; empty when it is."""
     v = parse(version)
-    if _line(v) in ETCD_LINES:
+    if line(v) in ETCD_LINES:
         return ""
     known = f"{ETCD_LINES[0]} to {ETCD_LINES[-1]}"
     return f"etcd {v} is not known to this runbook; known are {known}, tried {_list(ETCD_TRIED)}"
@@ -111,7 +113,7 @@ def etcd_fault(version: str | Version) -> str:
 def flannel_fault(version: str | Version) -> str:
     """Say why this flannel is not one that the rules here know; empty when it is."""
     v = parse(version)
-    if _line(v) in FLANNEL_LINES:
+    if line(v) in FLANNEL_LINES:
         return ""
     known = f"{FLANNEL_LINES[0]} to {FLANNEL_LINES[-1]}"
     return f"flannel {v} is not known to this runbook; known are {known}, tried {_list(FLANNEL_TRIED)}"

@@ -10,6 +10,7 @@ import pytest
 from local_node import NODES, cluster_of, fleet_of
 
 from runbook import errors, etcd, params, show, versions
+from runbook.resources import Change
 
 if TYPE_CHECKING:
     from runbook.fleet import Fleet
@@ -159,6 +160,36 @@ def test_a_quorum_is_kept(
     else:
         with pytest.raises(errors.PlanRefused, match=f"a quorum needs {size // 2 + 1}"):
             etcd._may_stop(fleet, fleet.cluster.nodes[0])
+
+
+@pytest.mark.parametrize(
+    ("healthy", "actions", "refused"),
+    [
+        ({1, 2, 3}, {1: "restart", 2: "restart", 3: "restart"}, set()),
+        ({1, 2}, {1: "restart", 2: "restart", 3: "start"}, set()),
+        ({1, 2}, {1: "restart", 2: "restart"}, {1, 2}),
+        ({1, 2}, {3: "restart"}, set()),
+        ({1, 2}, {1: "restart", 3: "restart"}, {1}),
+        (set(), {1: "restart", 2: "restart", 3: "restart"}, {1, 2, 3}),
+        ({1}, {2: "start", 3: "start"}, set()),
+        ({1, 2}, {1: "enable"}, set()),
+    ],
+)
+def test_a_plan_that_would_take_the_quorum_away_is_refused(
+    healthy: set[int],
+    actions: dict[int, str],
+    refused: set[int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Members that don't answer and are not started first count as down: the restarts that need them are refused."""
+    fleet = fleet_of(cluster_of(), tmp_path)
+    monkeypatch.setattr(etcd, "endpoints", lambda one: endpoints_of(one, {f"node{n}" for n in healthy}))
+    changes = [Change("etcd.service", action, "why", node=f"node{n}") for n, action in actions.items()]
+    judged = etcd._with_a_quorum(fleet, changes)
+    assert [(one.node, one.action) for one in judged] == [(one.node, one.action) for one in changes]
+    assert {int(one.node[-1]) for one in judged if one.refusal} == refused
+    assert all("a quorum needs 2" in one.refusal for one in judged if one.refusal)
 
 
 def test_a_member_that_does_not_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

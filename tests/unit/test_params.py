@@ -64,6 +64,7 @@ def test_only_name_and_nodes_are_needed() -> None:
             "cert_dir": "/etc/etcd/cert",
             "unit_dir": "/etc/systemd/system",
             "initial_cluster_token": "etcd-cluster-0",
+            "reuse_data": None,
         },
         "flannel": {
             "version": "0.26.7",
