@@ -147,7 +147,9 @@ class Case:
 
     @property
     def store_known(self) -> bool:
-        """Whether a member told its keys."""
+        """Whether a member told its keys by the API that this flannel speaks."""
+        if self.api == 2 and self._serving:  # noqa: PLR2004 - etcd's API versions
+            return bool(self.v2_keys) or "Key not found" in self._serving.said.get("v2", "")
         return self._serving is not None
 
     @cached_property

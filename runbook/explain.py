@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from runbook import diagnose, fleet, show
 from runbook.case import CLUSTER, HERE
+from runbook.symptoms import message
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 #: An error is not held up for longer than this by looking for its cause.
 _LIMIT_S = 10.0
 _MOST = 6
+_LAST_LINES = 3
 #: What is only not built yet explains no failure.
 _NOT_BUILT = "is not installed"
 
@@ -57,8 +59,10 @@ def _explained(result: Result, rows: Sequence[Mapping[str, str]]) -> Result:
     own = [row for row in rows if row["node"] in (result.change.node, CLUSTER, HERE)]
     if not own:
         return result
-    told = "; ".join(f"{row['cause']}: {row['why']}" for row in own)
-    return replace(result, error=f"{told}\n{result.error}".strip(), remedy="; ".join(row["remedy"] for row in own))
+    told = [f"{row['cause']}: {row['why']}" for row in own]
+    # Of the journal's end, whose lines are long, the last ones are enough beside a cause.
+    told += [message(line) for line in result.error.splitlines()[-_LAST_LINES:]]
+    return replace(result, error="\n".join(told), remedy="; ".join(row["remedy"] for row in own))
 
 
 def failed_check(nodes: Collection[str]) -> list[str]:
