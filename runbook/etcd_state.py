@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 from runbook import etcdctl, show, versions
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from runbook.fleet import Fleet
+    from runbook.params import Cluster
 
 _ENDPOINT_COLUMNS = [
     "endpoint", "node", "ok", "took_ms", "version", "db_bytes", "leader", "raft_term", "raft_index", "why", "remedy",
@@ -98,7 +101,13 @@ def members(fleet: Fleet) -> show.Table:
     script = etcdctl.command(cluster, "member", "list", "-w", "json")
     done = fleet.first(cluster.etcd_nodes, script, what="etcdctl member list")
     listed = (etcdctl.as_json(done.check("is etcd running? phase 04").text) or {}).get("members", [])
-    rows = []
+    columns = ["node", "member_id", "started", "peer_urls", "client_urls", "ok", "why", "remedy"]
+    return show.table(member_rows(cluster, listed), columns, "etcd members")
+
+
+def member_rows(cluster: Cluster, listed: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of `members`, from the members that etcdctl listed as JSON."""
+    rows: list[dict[str, Any]] = []
     wanted = {f"https://{node.host}:2380": node for node in cluster.etcd_nodes}
     for member in listed:
         urls = member.get("peerURLs", [])
@@ -120,8 +129,7 @@ def members(fleet: Fleet) -> show.Table:
     for url, node in wanted.items():
         why, remedy = f"not a member: no member has {url}", f"`etcdctl member add {node.name} --peer-urls={url}`"
         rows.append({"node": node.name, "ok": False, "started": False, "why": why, "remedy": remedy})
-    columns = ["node", "member_id", "started", "peer_urls", "client_urls", "ok", "why", "remedy"]
-    return show.table(rows, columns, "etcd members")
+    return rows
 
 
 def alarms(fleet: Fleet) -> show.Table:

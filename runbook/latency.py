@@ -13,7 +13,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from runbook import approval, errors, etcd_state, etcdctl, latency_picture
+from runbook import approval, errors, etcd_state, etcdctl, latency_picture, show
 from runbook.latency_picture import REMEDY, Sample, Watched
 from runbook.ssh import clean
 
@@ -162,6 +162,7 @@ class _Display:
         self._shown = drawn
         bundle = {"text/html": drawn, "text/plain": text}
         if self._handle is None:
-            self._handle = ipython_display(bundle, raw=True, display_id=True)  # type: ignore[no-untyped-call]
+            options: dict[str, Any] = {"raw": True, "metadata": show.PICTURE, "display_id": True}
+            self._handle = ipython_display(bundle, **options)  # type: ignore[no-untyped-call]
         else:
-            self._handle.update(bundle, raw=True)
+            self._handle.update(bundle, raw=True, metadata=show.PICTURE)

@@ -18,8 +18,8 @@ _COLUMNS = ["endpoint", "node", "ok", "samples", "failed", "min_ms", "p50_ms", "
 _BARS = 120
 _HIGH_PX = 28
 _BLOCKS = "▁▂▃▄▅▆▇█"
-#: Both are seen on light and on dark.
-_BAR, _FAILED = "#218bff", "#e5484d"
+#: It is seen on light and on dark.
+_BAR = "#218bff"
 REMEDY = "phase 04 shows its state and journal; phase 05 what the cluster says of it"
 
 
@@ -114,7 +114,8 @@ def _strip(samples: Sequence[Sample], top: float) -> str:
     cells = []
     for one in _bars(samples):
         if one.took_ms is None:
-            look = f"color:{_FAILED};font-size:9px;font-weight:700"
+            _, ink, ground = show.CHIPS["failed"]
+            look = f"color:{ink};background-color:{ground};font-size:9px;font-weight:700"
             cells.append(f'<td style="padding:0;vertical-align:bottom;{look}" title="{html.escape(one.why)}">✗</td>')
             continue
         high = max(2, round(_HIGH_PX * one.took_ms / top))

@@ -210,7 +210,7 @@ def as_html(drawn: Sequence[Picture]) -> str:
 
 def _figure(one: Picture) -> str:
     large = len(one.names) > _FEW
-    wide = 35 if large else 60
+    wide = 35 if large else 66
     # A fixed width: a cell with a loss would widen its column.
     box = f"padding:{'4px 1px' if large else '6px 4px'};text-align:center"
     head = "".join(

@@ -111,7 +111,7 @@ def _local(name: str) -> str:
 class _Output:
     """One output: its kind (html, text, stderr, error or image) and what is shown of it, as safe HTML.
 
-    On paper it has another size ("", small), or (rows) another form.
+    On paper it has another size ("", small, picture), or (rows) another form.
     """
 
     kind: str
@@ -213,9 +213,10 @@ def _outputs(outputs: Sequence[NotebookNode], sanitised: safe_html.ToHtml) -> It
 
 def _shown(data: Mapping[str, Any], metadata: Mapping[str, Any], sanitised: safe_html.ToHtml) -> _Output:
     if "text/html" in data:
-        picture = metadata.get("text/html", {}).get("picture")
-        tables = () if picture else data.get(show.TABLE_MIME, ())
-        return _Output("html", sanitised(data["text/html"]), *_on_paper(tables))
+        shown = sanitised(data["text/html"])
+        if metadata.get("text/html", {}).get("picture"):
+            return _Output("html", shown, "picture")
+        return _Output("html", shown, *_on_paper(data.get(show.TABLE_MIME, ())))
     for media_type in _PICTURES:
         if media_type in data and (address := safe_html.image(media_type, data[media_type])):
             return _Output("image", address)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
+from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import nbformat
 import pytest
 from nbformat import v4
 from reading import TEXTS, contrast, luminance
 
-from runbook import render, show
+from runbook import latency_picture, mesh, params, render, show, topology
+from runbook.journal import Step
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.xdist_group("browser")
 SAMPLES = Path(__file__).parents[1] / "unit" / "test_render"
 INDEXES = ["passed", "failed", "sixteen"]
-PHASES = ["00_preflight", "03_etcd_units"]
+PHASES = ["00_preflight", "03_etcd_units", "11_ping_mesh"]
 PAGES = [f"{name}/index.html" for name in INDEXES] + [f"passed/{name}.html" for name in PHASES]
 #: A4 less the margins that a page leaves, at 96 pixels an inch.
 PAPER = {"width": 688, "height": 1000}
@@ -54,6 +57,65 @@ def notebook(path: Path, *cells: NotebookNode) -> None:
 
 def output(table: show.Table) -> NotebookNode:
     return v4.new_output("execute_result", table._repr_mimebundle_(), execution_count=1)
+
+
+def picture(drawn: str) -> NotebookNode:
+    return v4.new_output("display_data", {"text/html": drawn}, metadata=show.PICTURE)
+
+
+def pings(count: int) -> show.Table:
+    """A mesh of so many nodes in which everything happens: all steps of time, loss, silence."""
+    names = [f"rack1-node{number}" for number in range(1, count + 1)]
+    rows = []
+    for network in ("overlay", "underlay"):
+        for place, (source, to) in enumerate(itertools.product(names, names)):
+            rtt, loss = 0.02 * 3 ** (place % 8), 33.3333 if place % 7 == 5 else 0.0
+            if network == "overlay" and to == names[1] and source != to:
+                rtt, loss = None, 100.0
+            rows.append({"node": source, "to": to, "network": network, "rtt_ms": rtt, "loss_pct": loss})
+    return show.table(rows, ["node", "to", "network", "rtt_ms", "loss_pct"])
+
+
+def pictures(folder: Path) -> None:
+    """What draws a picture in a notebook, each with something that is wrong."""
+    outputs = []
+    for count in (3, 16):
+        bundle, metadata = mesh.beside(pings(count))._repr_mimebundle_()
+        outputs.append(v4.new_output("execute_result", bundle, metadata=metadata, execution_count=1))
+    nodes = [
+        {"name": f"node{n}", "host": f"10.0.0.{n}", "roles": ["etcd", "flannel"] if n <= 3 else ["flannel"]}
+        for n in range(1, 17)
+    ]
+    cluster = params.load({"name": "c", "nodes": nodes})
+    good = {"ok": True, "why": "", "lease": "172.30.136.0/21", "device": "172.30.136.0", "mtu": 1450, "etcd": ""}
+    rows = [{"node": one.name, "host": one.host, **good} for one in cluster.nodes]
+    rows[0] |= {"etcd": "leader"}
+    rows[1] |= {"etcd": "unknown"}
+    rows[2] |= {"etcd": "unhealthy", "ok": False, "why": "does not answer"}
+    rows[5] |= {"lease": "", "device": "", "ok": False, "why": "no lease; no flannel.1"}
+    outputs.append(picture(topology.drawn(cluster, rows, "Topology")))
+    watched = [
+        latency_picture.Watched(
+            node,
+            "",
+            [latency_picture.Sample(float(n), None if n % 50 == 7 else 1.0 + n % 13, "deadline") for n in range(120)],
+        )
+        for node in ("node1", "node2", "node3")
+    ]
+    outputs.append(picture(latency_picture.as_html(watched, "60 s")))
+    cells = [v4.new_code_cell("picture", execution_count=1, outputs=outputs)]
+    notebook(folder / "11_ping_mesh.ipynb", v4.new_markdown_cell("# 11 · Pictures"), *cells)
+
+
+def steps(summary: dict[str, Any]) -> list[Step]:
+    """A journal of this run: an apply on each of three nodes in each phase with a plan."""
+    made = []
+    for phase in summary["phases"]:
+        begun = datetime.fromisoformat(phase["started"]).timestamp() if phase["plan"] else None
+        for node in ("", "node1", "node2") if begun else ():
+            made.append(Step(begun + 0.1, node, "apply", "started"))
+            made.append(Step(begun + 0.8, node, "create /x", "failed" if phase["error"] else "done"))
+    return made
 
 
 def preflight(folder: Path) -> None:
@@ -101,14 +163,17 @@ def units(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three indexes, and two phase pages beside one of them."""
+    """Three indexes, and three phase pages beside one of them."""
     root = tmp_path_factory.mktemp("records")
     for name in INDEXES:
         (root / name).mkdir()
         summary = json.loads((SAMPLES / f"{name}.json").read_text(encoding="utf-8"))
-        (root / name / "index.html").write_text(render.index(summary), encoding="utf-8")
-    preflight(root / "passed")
-    units(root / "passed")
+        if name == "sixteen":
+            tables = mesh.beside(pings(16)).tables.items()
+            summary["tables"] |= {key: show.kept(one) for key, one in tables}
+        (root / name / "index.html").write_text(render.index(summary, steps(summary)), encoding="utf-8")
+    for page in (preflight, units, pictures):
+        page(root / "passed")
     return root
 
 
@@ -268,6 +333,39 @@ def test_on_paper(opened: Opened, records: Path, path: str) -> None:
         assert page.locator(".paper .row").count() == 3
         assert page.locator(".rows table").is_hidden()
     assert page.pdf(prefer_css_page_size=True).startswith(b"%PDF-")
+
+
+def test_pictures_keep_their_colours(opened: Opened, records: Path) -> None:
+    """A record's page lets through of a picture what was drawn: its cells, bars and boxes have their colours."""
+    page = opened.open(records / "passed" / "11_ping_mesh.html")
+    drawn = page.locator("main").evaluate(
+        """main => [...main.querySelectorAll('*')].map(one => getComputedStyle(one).backgroundColor)"""
+    )
+    dead, lossy, bar, leader, overlay = (
+        "rgb(139, 10, 30)", "rgb(255, 223, 93)", "rgb(33, 139, 255)", "rgb(17, 99, 41)", "rgb(221, 244, 255)",
+    )  # fmt: skip
+    assert drawn.count(dead) == (3 - 1) + (16 - 1) + 2, "each silent pair and two legends"
+    assert drawn.count(leader) == 1
+    assert drawn.count(overlay) == 4 + 15, "a band a line of nodes, a lease a box but one"
+    assert drawn.count(bar) == 3 * 117
+    assert lossy in drawn
+
+
+def test_a_timeline_has_its_bars_in_place(opened: Opened, records: Path) -> None:
+    """Bars lie under the phase that they belong to, and none is beyond its lane."""
+    page = opened.open(records / "failed" / "index.html")
+    lanes = page.locator(".timeline .lane:not(.marks)").evaluate_all(
+        """all => all.map(lane => [lane, ...lane.children].map(one => {
+             const box = one.getBoundingClientRect(); return [box.left, box.right]; }))"""
+    )
+    phases, *nodes = [[tuple(box) for box in lane] for lane in lanes]
+    assert len(nodes) == 3
+    for lane, *bars in (phases, *nodes):
+        assert bars
+        assert all(lane[0] - 0.5 <= left <= right <= lane[1] + 0.5 for left, right in bars)
+    for _, *bars in nodes:
+        assert all(any(left <= bar[0] + 1 and bar[1] - 1 <= right for left, right in phases[1:]) for bar in bars)
+    assert page.locator(".timeline .failed").count() >= 1
 
 
 def test_a_phone_scrolls_tables_not_the_page(opened: Opened, records: Path) -> None:

@@ -50,6 +50,8 @@ tables: list[Table] = [
     mesh.ping(fleet),
     mesh.matrix(mesh.ping(fleet, within_s=20), "overlay"),
     mesh.matrix(mesh.ping(fleet), "underlay", "loss_pct"),
+    flannel.topology(fleet),
+    *mesh.beside(mesh.ping(fleet)).tables.values(),
 ]
 
 
@@ -59,6 +61,8 @@ async def a_notebook(approve: bool | str) -> Table:  # noqa: FBT001 - the notebo
     identity: str = plan.id
     await plan.apply(identity)
     await plan.apply()
+    latency: Table = await etcd.watch(fleet)
+    await etcd.watch(fleet, seconds=max(latency["samples"]))
     return await plan.apply(approve)
 
 

@@ -159,12 +159,12 @@ class Notebook:
         monkeypatch.setattr(latency.approval, "person_present", lambda: live)
 
     def display(self, bundle: dict[str, Any], **options: object) -> Notebook:
-        assert options == {"raw": True, "display_id": True}
+        assert options == {"raw": True, "metadata": show.PICTURE, "display_id": True}
         self.shown.append(bundle)
         return self
 
     def update(self, bundle: dict[str, Any], **options: object) -> None:
-        assert options == {"raw": True}
+        assert options == {"raw": True, "metadata": show.PICTURE}
         self.updates += 1
         self.shown[-1] = bundle
 
