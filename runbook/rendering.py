@@ -183,7 +183,7 @@ def main() -> None:
         while True:
             page: Page | Index = pickle.load(sys.stdin.buffer)  # noqa: S301 - as above
             if os.getppid() != parent:
-                return
+                break
             before = redactor.count
             try:
                 make(page, redactor)
@@ -192,6 +192,7 @@ def main() -> None:
                 answer = error
             pickle.dump(answer, answers)
             answers.flush()
+    os._exit(0)  # at once: the run waits for it
 
 
 if __name__ == "__main__":
