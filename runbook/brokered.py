@@ -197,8 +197,8 @@ def error_as_dict(error: errors.RunbookError) -> dict[str, str]:
 
 def error_of(told: dict[str, str]) -> errors.RunbookError:
     """The error that `error_as_dict` told of."""
-    kind = getattr(errors, told["kind"], errors.RunbookError)
-    return kind(told["message"], node=told["node"], subject=told["subject"], remedy=told["remedy"])  # type: ignore[no-any-return]
+    kind: type[errors.RunbookError] = getattr(errors, told["kind"], errors.RunbookError)
+    return kind(told["message"], node=told["node"], subject=told["subject"], remedy=told["remedy"])
 
 
 def _connected(path: str) -> socket.socket:

@@ -55,10 +55,12 @@ def receive(payloads: Sequence[Payload], token: str) -> list[str]:
     lines = [_TAKE, *(f"install -d -m 700 {quote(stage(folder, token))}" for folder in folders)]
     for number, payload in enumerate(payloads):
         source = payload.source
-        small = isinstance(source, bytes | Secret)
-        sha256 = hashlib.sha256(_bytes(source)).hexdigest() if small else source.packed_sha256
-        words = [quote(staged(number, payload, token)), str(size(payload)), sha256, quote(payload.path)]
-        lines.append(f"rb_take {' '.join(words)} {'cat' if small else quote('gzip -dc')}")
+        if isinstance(source, bytes | Secret):
+            sha256, unpack = hashlib.sha256(_bytes(source)).hexdigest(), "cat"
+        else:
+            sha256, unpack = source.packed_sha256, "gzip -dc"
+        words = [quote(staged(number, payload, token)), str(size(payload)), sha256, quote(payload.path), quote(unpack)]
+        lines.append(f"rb_take {' '.join(words)}")
     return lines
 
 
