@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from runbook import artifacts, plan, show
 from runbook.etcd_data import MemberData
 from runbook.fleet import values
-from runbook.resources import Directory, File, Resource
+from runbook.resources import PRELUDE, Directory, File, Resource
 from runbook.ssh import printable
 
 if TYPE_CHECKING:
@@ -107,12 +107,12 @@ def versions(fleet: Fleet) -> show.Table:
     folder = fleet.cluster.bin_dir
 
     def script(node: Node) -> str:
-        lines = []
+        lines = [PRELUDE]
         for one in binaries[node.name]:
             path = quote(f"{folder}/{one.name}")
             ask = {"etcd": "--version", "etcdctl": "version", "etcdutl": "version", "flanneld": "--version"}
             told = f"timeout 10 {path} {ask[one.name]} 2>&1 | head -n 1" if one.name in ask else "echo script"
-            lines.append(f'echo "$(sha256sum <{path} | cut -c1-64)|$(stat -c %s {path})|$({told})"')
+            lines.append(f'echo "$(rb_sha256 {path})|$(stat -c %s {path})|$({told})"')
         return "\n".join(lines)
 
     for name, machine in machines.items():

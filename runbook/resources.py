@@ -23,6 +23,13 @@ Found = Mapping[str, str]
 
 #: What every probe script may call: prints what is known of a path as `key=value` lines.
 PRELUDE = r"""
+rb_sha256() {
+  # On large files openssl, where a node has it, takes a third of sha256sum's time.
+  rb_out=
+  [ "$(stat -c %s -- "$1")" -lt 1048576 ] || rb_out=$(openssl dgst -sha256 -r <"$1" 2>/dev/null) || rb_out=
+  [ -n "$rb_out" ] || rb_out=$(sha256sum <"$1")
+  echo "${rb_out%% *}"
+}
 rb_stat() {
   stat -c 'mode=%a
 owner=%U:%G
@@ -32,7 +39,7 @@ ctime=%.9Z' -- "$1"
 rb_path() {
   if [ -L "$1" ]; then echo type=link; echo "content=$(readlink -- "$1" | base64 -w0)"
   elif [ -f "$1" ]; then
-    echo type=file; rb_stat "$1"; echo "sha256=$(sha256sum <"$1" | cut -c1-64)"
+    echo type=file; rb_stat "$1"; echo "sha256=$(rb_sha256 "$1")"
     if [ "$2" = content ] && [ "$(stat -c %s -- "$1")" -lt 262144 ]; then echo "content=$(base64 -w0 <"$1")"; fi
   elif [ -d "$1" ]; then echo type=directory; rb_stat "$1"; echo "content=$(ls -A -- "$1" | head -c 4096 | base64 -w0)"
   elif [ -e "$1" ]; then echo type=other

@@ -203,6 +203,17 @@ def test_a_large_file_is_told_by_its_checksum(tmp_path: Path) -> None:
     assert found["sha256"] == hashlib.sha256(data).hexdigest()
 
 
+@pytest.mark.parametrize("openssl", ["", "openssl() { return 1; }\n", "openssl() { echo error; return 1; }\n"])
+def test_a_large_file_has_one_checksum_with_and_without_openssl(tmp_path: Path, openssl: str) -> None:
+    """A node's openssl is quicker; without it, or where it fails, sha256sum gives the same."""
+    data = bytes(range(256)) * 8192
+    path = tmp_path / "etcd"
+    path.write_bytes(data)
+    script = f"{openssl}{PRELUDE}\nrb_sha256 '{path}'"
+    told = LocalConnection(NODE, tmp_path).run(script, what="sum").check().text
+    assert told == hashlib.sha256(data).hexdigest() + "\n"
+
+
 def test_other_things_are_told_apart(tmp_path: Path) -> None:
     """A link is a link even where it leads to a file or nowhere; a folder tells its names; a socket is other."""
     (tmp_path / "link").symlink_to("/etc/passwd")
