@@ -119,7 +119,7 @@ class Progress:
                 f'<td style="{_CELL}">{html.escape(clean(step))}</td>',
                 f'<td style="{_CELL};white-space:nowrap">{bar}{html.escape(words)}</td>',
                 f'<td style="{_CELL};text-align:right;white-space:nowrap">{took}</td>',
-                f'<td style="{_CELL}"{title}><code>{html.escape(_short(said))}</code></td>',
+                f'<td style="{_CELL}"{title}>{f"<code>{html.escape(_short(said))}</code>" if said else ""}</td>',
             ]
             rows += f"<tr>{''.join(cells)}</tr>"
         if not rows:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _OVERRIDES = {
     "@jupyterlab/docmanager-extension:plugin": {
         "autosaveInterval": 10,
+        # A save by hand while one of those is under way is no change by somebody else: Lab would ask which to keep.
+        "lastModifiedCheckMargin": 10_000,
         "defaultViewers": {"markdown": "Markdown Preview"},
     },
     "@jupyterlab/apputils-extension:notification": {"fetchNews": "false"},

@@ -147,7 +147,7 @@ def drawn(cluster: Cluster, rows: Sequence[Mapping[str, Any]], caption: str) -> 
 
 def _band(across: int, text: str, colours: tuple[str, str]) -> str:
     style = f"{_CELL};{_on(colours)};border-radius:6px;padding:5px 10px;font-weight:600"
-    return f'{_TR}<td colspan="{across}" style="{style}">{_safe(text)}</td></tr>'
+    return f'{_TR}<th scope="colgroup" colspan="{across}" style="{style}">{_safe(text)}</th></tr>'
 
 
 def _joints(colours: Sequence[str]) -> str:

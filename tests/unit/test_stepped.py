@@ -103,6 +103,7 @@ def test_lab_is_opened_on_the_folder(folder: Path, monkeypatch: pytest.MonkeyPat
     assert env["JUPYTER_CONFIG_PATH"] == f"{folder}/.jupyter:/etc/theirs"
     overrides = json.loads((folder / ".jupyter/labconfig/default_setting_overrides.json").read_text())
     assert overrides["@jupyterlab/docmanager-extension:plugin"]["autosaveInterval"] == 10
+    assert overrides["@jupyterlab/docmanager-extension:plugin"]["lastModifiedCheckMargin"] == 10_000
 
 
 def test_lab_opens_with_the_index_in_front(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
