@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from runbook.certificates import (
@@ -50,7 +50,8 @@ class Authority:
 
     Args:
         certificate: PEM of one CA certificate.
-        key: PEM of its private key, RSA or ECDSA, not encrypted.
+        key: PEM of its private key, RSA or ECDSA.
+        passphrase: Opens the key where it is encrypted.
         certificate_name: What errors call the certificate; its path.
         key_name: What errors call the key; its path.
 
@@ -65,10 +66,11 @@ class Authority:
     """
 
     def __init__(
-        self, certificate: bytes, key: Secret, *, certificate_name: str = "ca.pem", key_name: str = "ca-key.pem"
-    ) -> None:
+        self, certificate: bytes, key: Secret, *, passphrase: Secret | None = None,
+        certificate_name: str = "ca.pem", key_name: str = "ca-key.pem",
+    ) -> None:  # fmt: skip
         with _about(key_name):
-            self._key = load_key(key)
+            self._key = load_key(key, passphrase)
         with _about(certificate_name):
             self.certificate = load_certificate(certificate)
             try:
@@ -156,6 +158,12 @@ def new_authority(subject: Subject, *, name: str, valid_days: int, key_type: Key
         .sign(key, SHA256())
     )
     return KeyPair(certificate.public_bytes(Encoding.PEM), _key_pem(key))
+
+
+def sealed(key: Secret, passphrase: Secret) -> Secret:
+    """A key (PEM) encrypted with a passphrase (PKCS8, PBES2 with AES-256)."""
+    seal = BestAvailableEncryption(passphrase.reveal())
+    return Secret(load_key(key).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, seal))
 
 
 @contextmanager

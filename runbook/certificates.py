@@ -149,20 +149,22 @@ def load_certificate(pem: bytes) -> x509.Certificate:
     return found[0]
 
 
-def load_key(key: Secret) -> PrivateKey:
-    """The one RSA or ECDSA key in a PEM text (PKCS8, PKCS1 or SEC1).
+def load_key(key: Secret, passphrase: Secret | None = None) -> PrivateKey:
+    """The one RSA or ECDSA key in a PEM text (PKCS8, PKCS1 or SEC1), opened by `passphrase` where it is encrypted.
 
     Raises:
-        PkiError: None, more than one, encrypted, damaged, or of another kind.
+        PkiError: None, more than one, encrypted (and no passphrase given, or a wrong one), damaged, or of another kind.
     """
     if (count := len(re.findall(rb"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----", key.reveal()))) > 1:
         raise PkiError(f"{count} keys in it, expected 1")
     try:
-        loaded = load_pem_private_key(key.reveal(), password=None)
+        loaded = load_pem_private_key(key.reveal(), password=passphrase.reveal() if passphrase else None)
     except TypeError:
         remedy = "decrypt it first: openssl pkey -in KEY -out NEWKEY (and chmod 600 NEWKEY)"
         raise PkiError("key is encrypted, expected one without a password", remedy=remedy) from None
     except UNREADABLE:
+        if passphrase:
+            raise PkiError("the passphrase does not open the key", remedy="give the key's own passphrase") from None
         raise PkiError("no usable PEM private key" if count else "no PEM private key in it") from None
     if not isinstance(loaded, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
         raise PkiError("key is neither RSA nor ECDSA")

@@ -29,6 +29,8 @@ def __dir__() -> list[str]:
 
 
 _HEALTH_TIMEOUT_S = 60
+#: A name that all members' certificates are for.
+_MEMBERS_NAME = "localhost"
 
 
 def _owner(cluster: Cluster) -> str:
@@ -54,7 +56,7 @@ def certs(fleet: Fleet) -> plan.Plan:
     """
 
     def profile(node: Node) -> pki.Profile:
-        return pki.Profile(node.name, (node.host, "127.0.0.1", "localhost", node.name), server=True, client=True)
+        return pki.Profile(node.name, (node.host, "127.0.0.1", _MEMBERS_NAME, node.name), server=True, client=True)
 
     cluster = fleet.cluster
     user = User(cluster.etcd.user)
@@ -109,6 +111,11 @@ def flags(cluster: Cluster, node: Node) -> dict[str, str]:
     }
     if versions.etcd_supports("logger", etcd.version):
         wanted["logger"] = "zap"
+    if versions.etcd_supports("peer-cert-allowed-hostname", etcd.version):
+        # All certificates of members are for this name, and flannel's is not: our CA alone would let it be a peer.
+        wanted["peer-cert-allowed-hostname"] = _MEMBERS_NAME
+    if versions.etcd_supports("tls-min-version", etcd.version):
+        wanted["tls-min-version"] = "TLS1.2"
     if versions.flannel_api(cluster.flannel.version) == 2 and versions.etcd_v2_flag(etcd.version):  # noqa: PLR2004
         wanted["enable-v2"] = "true"
     return wanted

@@ -117,6 +117,7 @@ class Pki(Settings):
     dir: LocalPath | None = None
     ca_cert: LocalPath | None = None
     ca_key: LocalPath | None = None
+    encrypt_key: StrictBool = False
     valid_days: Annotated[Whole, Field(ge=1, le=36500)] = 3650
     key_type: Literal["ecdsa", "rsa"] = "ecdsa"
     subject: Annotated[

@@ -245,9 +245,7 @@ def _storage(etcd: Mapping[str, Any]) -> Iterator[Rule]:
         return
     reused = _ok(own_path, etcd.get("reuse_data"))
     if reused is not None and reused != data:
-        yield Rule(
-            ("etcd", "reuse_data"), f"{shown(reused)} is not data_dir, {data}; it names the one folder that is meant"
-        )
+        yield Rule(("etcd", "reuse_data"), f"{shown(reused)} is not data_dir ({data}), the one folder that is meant")
     where, below = ("etcd", "wal_dir"), PurePosixPath(wal).is_relative_to(data)
     if data == wal:
         yield Rule(where, f"{shown(wal)} is data_dir too; the two must differ")

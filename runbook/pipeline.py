@@ -119,6 +119,10 @@ def run(
     """
     told = summary.begin(cluster, options.kind, chosen, approve=options.approve, continues=options.continues)
     words = [cluster.name, cluster.ssh.user, *(node.name for node in cluster.nodes)]
+    if cluster.pki.ca_key or cluster.pki.encrypt_key:
+        from runbook import pki, state  # noqa: PLC0415 - cryptography takes its time, and few runs have a key to open
+
+        pki.ask_ahead(cluster.pki, state.pki_dir(cluster, create=False))
     redactor = redact.Redactor(redact.known_secrets(os.environ), words=words)
     for note in redactor.notes:
         warn(note)

@@ -19,9 +19,11 @@ import os
 import stat
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from shlex import quote
+from typing import TYPE_CHECKING, NoReturn
 
-from runbook.authority import Authority, new_authority
+from runbook import passphrase
+from runbook.authority import Authority, new_authority, sealed
 from runbook.certificates import KeyPair, Profile, public_fingerprint
 from runbook.errors import PkiError
 from runbook.leaf import describe, renewal_reason
@@ -73,11 +75,11 @@ def find_authority(pki: Pki, directory: Path) -> Authority | None:
             its key.
     """
     if pki.ca_cert is None and pki.ca_key is None:
-        return _find_own(directory)
+        return _find_own(directory, encrypted=pki.encrypt_key)
     if pki.ca_cert is None or pki.ca_key is None:
         missing = "pki.ca_cert" if pki.ca_cert is None else "pki.ca_key"
         raise PkiError("is not set, but an imported CA needs both files", subject=missing, remedy="set both or none")
-    return _load(pki.ca_cert, pki.ca_key, _REMEDY_IMPORTED)
+    return _load(pki.ca_cert, pki.ca_key, _REMEDY_IMPORTED, encrypted=pki.encrypt_key)
 
 
 def create_authority(pki: Pki, directory: Path, *, name: str) -> Authority:
@@ -97,9 +99,9 @@ def create_authority(pki: Pki, directory: Path, *, name: str) -> Authority:
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _locked(directory):
-            if _find_own(directory) is None:
+            if _find_own(directory, encrypted=pki.encrypt_key) is None:
                 _make(pki, directory, name)
-            return _load(directory / _CERTIFICATE, directory / _KEY, _REMEDY_BROKEN)
+            return _load(directory / _CERTIFICATE, directory / _KEY, _REMEDY_BROKEN, encrypted=pki.encrypt_key)
     except OSError as error:
         raise PkiError(
             f"the CA can't be written: {error.strerror or error}",
@@ -108,41 +110,70 @@ def create_authority(pki: Pki, directory: Path, *, name: str) -> Authority:
         ) from None
 
 
-def _find_own(directory: Path) -> Authority | None:
+def ask_ahead(pki: Pki, directory: Path) -> None:
+    """Ask on this terminal for the passphrase that notebooks in other processes will need; see `runbook.passphrase`.
+
+    Args:
+        pki: Settings.
+        directory: The folder of the own CA.
+    """
+    path = pki.ca_key or directory / _KEY
+    made = path.is_file()
+    if passphrase.encrypted(_read(path, private=True)) if made else pki.encrypt_key:
+        passphrase.ask_ahead(path, new=not made)
+
+
+def _find_own(directory: Path, *, encrypted: bool) -> Authority | None:
     certificate, key = directory / _CERTIFICATE, directory / _KEY
     for _look in range(2):  # a creator may be between its renames at the first
         if _present(certificate):
             if _present(key):
-                return _load(certificate, key, _REMEDY_BROKEN)
+                return _load(certificate, key, _REMEDY_BROKEN, encrypted=encrypted)
             raise PkiError("the CA's key is missing beside its ca.pem", subject=str(key), remedy=_REMEDY_LOST)
         if not _present(key) or _present(_staged(certificate)):
             return None
     raise PkiError("the CA's certificate is missing beside its key", subject=str(certificate), remedy=_REMEDY_LOST)
 
 
-def _load(certificate: Path, key: Path, remedy: str) -> Authority:
-    """Read a pair; `remedy` is for what has none of its own."""
+def _load(certificate: Path, key: Path, remedy: str, *, encrypted: bool = False) -> Authority:
+    """Read a pair; `remedy` is for what has none of its own, `encrypted` refuses a key that lies open."""
     try:
+        secret = _read(key, private=True)
+        closed = passphrase.encrypted(secret)
+        if encrypted and not closed:
+            _refuse_open(key)
         return Authority(
             _read(certificate).reveal(),
-            _read(key, private=True),
+            secret,
+            passphrase=passphrase.find(key) if closed else None,
             certificate_name=str(certificate),
             key_name=str(key),
         )
     except PkiError as error:
+        passphrase.forget(key)
         raise PkiError(error.message, subject=error.subject, remedy=error.remedy or remedy) from None
+
+
+def _refuse_open(key: Path) -> NoReturn:
+    seal = f"umask 077; openssl pkcs8 -topk8 -v2 aes-256-cbc -in {quote(str(key))} -out NEW"
+    raise PkiError(
+        "is not encrypted, and pki.encrypt_key asks for it",
+        subject=str(key),
+        remedy=f"`{seal}`; then put NEW in its place",
+    )
 
 
 def _make(pki: Pki, directory: Path, name: str) -> None:
     """Write both files, or complete what a crash left, in the order that the module tells; under the lock."""
     certificate, key = directory / _CERTIFICATE, directory / _KEY
     if _present(key):
-        _load(_staged(certificate), key, _REMEDY_LOST)  # refuses a pair that isn't one
+        _load(_staged(certificate), key, _REMEDY_LOST, encrypted=pki.encrypt_key)  # refuses a pair that isn't one
         _rename(_staged(certificate), certificate)
         return
+    word = passphrase.find(key, new=True) if pki.encrypt_key else None
     pair = new_authority(pki.subject, name=name, valid_days=pki.valid_days, key_type=pki.key_type)
     try:
-        _write(_staged(key), pair.key, 0o600)
+        _write(_staged(key), sealed(pair.key, word) if word else pair.key, 0o600)
         _write(_staged(certificate), Secret(pair.certificate), 0o644)
         _sync(directory)
         _rename(_staged(key), key)

@@ -25,7 +25,7 @@ MARK = "[secret removed]"
 MIN_LENGTH = 4
 #: A variable that only its name makes a secret needs a value that is no word.
 _MIN_BY_NAME, _LONG_BY_NAME = 8, 16
-_DECLARED = ("RUNBOOK_SSH_PASSWORD", "RUNBOOK_SUDO_PASSWORD")
+_DECLARED = ("RUNBOOK_SSH_PASSWORD", "RUNBOOK_SUDO_PASSWORD", "RUNBOOK_CA_PASSPHRASE")
 _SUFFIXES = ("_TOKEN", "_PASSWORD", "_PASSPHRASE", "_SECRET", "_SECRET_KEY", "_SECRET_ACCESS_KEY", "_API_KEY")
 #: Names the lock that this run holds (runbook.lock): no secret, and it stands in the record.
 _NO_SECRET = "RUNBOOK_LOCK_TOKEN"  # noqa: S105 - a variable's name

@@ -41,6 +41,7 @@ _ETCD_SOME: Final[dict[str, tuple[str, ...]]] = {
     **dict.fromkeys(("ca-file", "peer-ca-file"), ("3.3",)),
     **dict.fromkeys(("debug", "log-output", "log-package-levels"), ("3.3", "3.4")),
     **dict.fromkeys(("logger", "log-level", "log-outputs", "pre-vote"), ("3.4", "3.5", "3.6", "3.7")),
+    "peer-cert-allowed-hostname": ("3.4", "3.5", "3.6", "3.7"),
     **dict.fromkeys(("enable-v2", "experimental-enable-v2v3", "proxy"), ("3.3", "3.4", "3.5")),
     **dict.fromkeys(("discovery", "discovery-proxy"), ("3.3", "3.4", "3.5", "3.6")),
     **dict.fromkeys(("tls-min-version", "tls-max-version"), ("3.4.25", "3.5.8", "3.6", "3.7")),

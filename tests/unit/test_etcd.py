@@ -57,15 +57,15 @@ def test_every_flag_is_one_that_this_etcd_knows(etcd_version: str, flannel_versi
 
 
 def test_flags_that_depend_on_versions() -> None:
-    """The v2 API is asked for where flannel speaks it and etcd leaves it off; zap from 3.4 on."""
+    """The v2 API is asked for where flannel speaks it and etcd leaves it off; zap and who may be a peer from 3.4 on."""
     found = {pair: set(etcd.flags(cluster_at(*pair), cluster_at(*pair).nodes[0])) - TUTORIAL for pair in PAIRS}
     assert found == {
         ("3.3.10", "0.10.0"): set(),
-        ("3.4.23", "0.17.0"): {"logger", "enable-v2"},
-        ("3.5.21", "0.17.0"): {"logger", "enable-v2"},
-        ("3.5.21", "0.26.7"): {"logger"},
-        ("3.6.16", "0.26.7"): {"logger"},
-        ("3.7.3", "0.26.7"): {"logger"},
+        ("3.4.23", "0.17.0"): {"logger", "peer-cert-allowed-hostname", "enable-v2"},
+        ("3.5.21", "0.17.0"): {"logger", "peer-cert-allowed-hostname", "enable-v2", "tls-min-version"},
+        ("3.5.21", "0.26.7"): {"logger", "peer-cert-allowed-hostname", "tls-min-version"},
+        ("3.6.16", "0.26.7"): {"logger", "peer-cert-allowed-hostname", "tls-min-version"},
+        ("3.7.3", "0.26.7"): {"logger", "peer-cert-allowed-hostname", "tls-min-version"},
     }
 
 

@@ -51,6 +51,7 @@ def test_only_name_and_nodes_are_needed() -> None:
             "dir": None,
             "ca_cert": None,
             "ca_key": None,
+            "encrypt_key": False,
             "valid_days": 3650,
             "key_type": "ecdsa",
             "subject": {"O": "k8s"},
