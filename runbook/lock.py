@@ -2,7 +2,8 @@
 
 The lock is a file in /run (gone after a reboot, as is whatever the run did there), read by anyone who comes later, from
 whichever machine. Its times are the node's own: no two clocks are compared. A run renews it while it lives; one that
-broke off leaves a lock that is stale when its lifetime has passed.
+broke off leaves a lock that is stale when its lifetime has passed. On that run's own machine nobody waits for it: the
+next run sees that the process is gone, and takes the lock at once.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 import secrets
 import socket
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runbook import brokered, errors
@@ -34,13 +36,19 @@ if TYPE_CHECKING:
 _LIFETIME_S = 120.0
 _RENEWALS_A_LIFETIME = 4
 _TIMEOUT_S = 20.0
-#: The locks that this process holds now: one of its own that is in here is no leftover.
+#: The locks that this process takes or holds now: one of its own that is in here is no leftover.
 _held: set[str] = set()
 
 
 @contextlib.contextmanager
 def held(
-    fleet: Fleet, *, record: str, take_over: bool = False, lifetime_s: float = _LIFETIME_S, folder: str = FOLDER
+    fleet: Fleet,
+    *,
+    record: str,
+    token: str = "",
+    take_over: bool = False,
+    lifetime_s: float = _LIFETIME_S,
+    folder: str = FOLDER,
 ) -> Iterator[Lock]:
     """Hold the lock of a cluster: on every node that can be reached, or on none.
 
@@ -50,7 +58,9 @@ def held(
     Args:
         fleet: The cluster; its journal gets a step `lock` a node.
         record: The name of the run's record, for whoever finds the lock.
-        take_over: Take a stale lock of somebody else too; one that has not expired is never taken.
+        token: Names the lock, 32 hex digits that nobody can guess; made where there is none.
+        take_over: Take a stale lock of somebody else too; one that has not expired is never taken but from a run of
+            this user on this machine that has ended.
         lifetime_s: For how long it holds without a renewal; at least a second.
         folder: Where it lies on the nodes; the folder is made and removed.
 
@@ -59,7 +69,7 @@ def held(
         NodeError: no node can be reached.
         CommandFailed: a node can't keep a lock.
     """
-    lock = Lock(fleet, record, lifetime_s, folder)
+    lock = Lock(fleet, record, token or secrets.token_hex(16), lifetime_s, folder)
     try:
         lock.acquire(take_over=take_over)
         with _Renewal(lock, lifetime_s / _RENEWALS_A_LIFETIME):
@@ -76,11 +86,12 @@ class Lock:
         nodes: The names of the nodes that are locked.
     """
 
-    def __init__(self, fleet: Fleet, record: str, lifetime_s: float, folder: str) -> None:
-        self.token = secrets.token_hex(16)
+    def __init__(self, fleet: Fleet, record: str, token: str, lifetime_s: float, folder: str) -> None:
+        self.token = token
         self.nodes: tuple[str, ...] = ()
         self._journal = fleet.journal
         self._holder = {"user": _user(), "host": socket.gethostname(), "pid": os.getpid(), "record": record}
+        self._holder["life"] = life(os.getpid())
         self._lifetime_s, self._folder = math.ceil(lifetime_s), folder
         # A journal of its own: of what fails here the run's journal gets the lock's own words.
         self._fleet = Fleet(fleet.cluster, _twins(fleet), Journal(""))
@@ -88,6 +99,7 @@ class Lock:
 
     def acquire(self, *, take_over: bool) -> None:
         """Take the lock on all nodes that can be reached."""
+        _held.add(self.token)
         outcomes = self._fleet.run(look(self._folder), what="look at the lock", timeout_s=_TIMEOUT_S)
         found: dict[str, Found | None] = {}
         for name, outcome in outcomes.items():
@@ -97,7 +109,11 @@ class Lock:
                 found[name] = _said(outcome)[1]
         if not found:
             raise errors.together([outcome.error for outcome in outcomes.values() if outcome.error])
-        leftovers = {name: one for name, one in found.items() if one and (take_over or self._ours(one)) and one.stale}
+        leftovers = {
+            name: one
+            for name, one in found.items()
+            if one and ((one.stale and (take_over or self._ours(one))) or self._ended(one))
+        }
         self._refuse({name: one for name, one in found.items() if one and name not in leftovers})
         # Whoever gets the first node gets the others: of two runs that begin at once exactly one goes on.
         nodes = sorted((node for node in self._fleet.cluster.nodes if node.name in found), key=lambda node: node.host)
@@ -105,10 +121,9 @@ class Lock:
             self._take(some, leftovers)
         if not self.nodes:
             raise errors.Unreachable("no node could be locked: all were lost on the way", remedy="run again")
-        _held.add(self.token)
         for name in self.nodes:
             before = leftovers.get(name)
-            self._journal.note(name, "lock", "done", f"taken over: a stale one of {before}" if before else "taken")
+            self._journal.note(name, "lock", "done", f"taken over: {_left_by(before)}" if before else "taken")
 
     def _take(self, nodes: Iterable[Node], leftovers: Mapping[str, Found]) -> None:
         chosen = list(nodes)
@@ -129,13 +144,23 @@ class Lock:
         self.nodes += tuple(answers)
 
     def _script(self, over: Found | None = None) -> str:
-        return take(self._folder, self.token, self._holder, self._lifetime_s, over)
+        ended = over is not None and self._ended(over)
+        return take(self._folder, self.token, self._holder, self._lifetime_s, over, ended=ended)
 
     def _ours(self, found: Found) -> bool:
         """Whether a run of this user on this machine left it, and is gone."""
         if (found.user, found.host) != (self._holder["user"], self._holder["host"]):
             return False
         return found.token not in _held if found.pid == os.getpid() else not _runs(found.pid)
+
+    def _ended(self, found: Found) -> bool:
+        """Whether it was left by a run of this user on this machine that has certainly ended: nobody waits for it."""
+        if (found.user, found.host) != (self._holder["user"], self._holder["host"]):
+            return False
+        if found.pid == os.getpid():
+            return found.token not in _held
+        machine = str(self._holder["life"]).rpartition("/")[0]
+        return bool(machine) and found.life.rpartition("/")[0] == machine and life(found.pid) != found.life
 
     def _refuse(self, held_by: Mapping[str, Found]) -> None:
         if not held_by:
@@ -242,6 +267,25 @@ def _user() -> str:
         return getpass.getuser()
     except (OSError, KeyError):  # a user without a name: containers have such
         return str(os.geteuid())
+
+
+def life(pid: int) -> str:
+    """A process as no other is or was: the system's boot, the pid namespace and its start; "" where that is not known.
+
+    It is also "" for one that has ended, waited for or not (proc(5): the state, and the start in ticks since the boot).
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        space = Path("/proc/self/ns/pid").stat().st_ino
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        state, *rest = stat.rpartition(")")[2].split()
+        return "" if state in "ZX" else f"{boot}/{space}/{rest[18]}"
+    except (OSError, IndexError):
+        return ""
+
+
+def _left_by(found: Found) -> str:
+    return f"{'a stale one' if found.stale else 'the one'} of {found}{'' if found.stale else ', which has ended'}"
 
 
 def _runs(pid: int) -> bool:

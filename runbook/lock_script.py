@@ -58,7 +58,7 @@ if [ -e "$rb_file" ] && [ "$there" = "$mine" ]; then
   word=renewed since=$(rb_lock since)
 elif [ -e "$rb_file" ]; then
   until=$(rb_lock expires)
-  if [ "$there" != {over} ] || [ "${{until:-0}}" -gt "$now" ]; then
+  if [ "$there" != {over} ] || [ "${{until:-0}}" -gt {ended} ]; then
     echo "held $now"
     head -c 4096 "$rb_file"
     exit 0
@@ -97,6 +97,7 @@ class Found:
 
     Attributes:
         token: Names it; "" where the file is not one of ours.
+        life: The very process that holds it, where its system tells (`lock.life`): a number is given again, this not.
         now: The node's clock when it was read.
         stale: Its lifetime has passed.
     """
@@ -109,6 +110,7 @@ class Found:
     since: int
     expires: int
     now: int
+    life: str = ""
 
     @property
     def stale(self) -> bool:
@@ -131,7 +133,15 @@ def look(folder: str) -> str:
     return _LOOK.format(folder=quote(folder))
 
 
-def take(folder: str, token: str, holder: Mapping[str, object], lifetime_s: int, over: Found | None) -> str:
+def take(
+    folder: str,
+    token: str,
+    holder: Mapping[str, object],
+    lifetime_s: int,
+    over: Found | None,
+    *,
+    ended: bool = False,
+) -> str:
     """The sh that takes the lock, or renews it where it is ours already.
 
     Args:
@@ -139,12 +149,14 @@ def take(folder: str, token: str, holder: Mapping[str, object], lifetime_s: int,
         token: Ours.
         holder: Who we are: user, host, pid and record.
         lifetime_s: For how long it is to hold.
-        over: The stale lock that may be taken over: that very one, and only while it is stale.
+        over: The lock that may be taken over: that very one, and only while it is stale.
+        ended: Its run is known to have ended: it is taken over before it is stale, too.
     """
     before = _NOTHING if over is None else over.token
     by = json.dumps("{user}@{host} (process {pid}, record {record})".format_map(holder))
     kept = json.dumps(dict(holder))
-    taken = _TAKE.format(over=quote(before), lifetime=lifetime_s, by=quote(by), holder=quote(kept))
+    limit = '"${until:-0}"' if ended else '"$now"'
+    taken = _TAKE.format(over=quote(before), ended=limit, lifetime=lifetime_s, by=quote(by), holder=quote(kept))
     return _alone(folder, token, 'mkdir -p "$d"') + taken
 
 
@@ -195,6 +207,7 @@ def _found(text: str, now: int) -> Found:
             since=int(kept["since"]),
             expires=int(kept["expires"]),
             now=now,
+            life=_shown(holder.get("life", "")),
         )
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return Found("", "", "", 0, "", 0, 0, now)

@@ -241,6 +241,50 @@ def test_a_dead_run_of_ours_is_waited_for_until_it_expires(nodes: Nodes) -> None
         pass
 
 
+def test_a_dead_run_of_this_very_machine_is_not_waited_for(nodes: Nodes) -> None:
+    """Where boot, pid namespace and start tell that the process is gone, its lock is taken at once, and it is noted."""
+    with subprocess.Popen(["sleep", "60"]) as process:
+        holder = ours(process.pid) | {"life": lock.life(process.pid)}
+        process.kill()
+    nodes.leave("node1", holder, 60)
+    fleet = nodes.fleet()
+    with nodes.held(fleet) as held:
+        assert {nodes.kept(node)["token"] for node in NODES} == {held.token}
+    ((node, detail),) = [note for note in notes(fleet, "done") if "taken over" in note[1]]
+    assert node == "node1"
+    assert detail.endswith("which has ended")
+
+
+@pytest.mark.parametrize("which", ["it runs", "another machine's", "another user's", "another boot's", "unknown"])
+def test_any_other_lock_that_has_not_expired_is_never_taken(nodes: Nodes, which: str) -> None:
+    """Only what is certain counts: a process that runs, another system's numbers, or none at all refuse."""
+    with subprocess.Popen(["sleep", "60"]) as process:
+        holder = ours(process.pid) | {"life": lock.life(process.pid)}
+        if which != "it runs":
+            process.kill()
+            process.wait()
+        holder |= {
+            "another machine's": {"host": "elsewhere"},
+            "another user's": {"user": "ada"},
+            "another boot's": {"life": f"x{holder['life']}"},
+            "unknown": {"life": ""},
+        }.get(which, {})
+        nodes.leave("node1", holder, 60)
+        with pytest.raises(errors.LockHeld), nodes.held(take_over=True):
+            pass
+        process.kill()
+
+
+def test_a_life_is_one_process_s_own() -> None:
+    """The same at each look, another for another process, none for one that has ended though nobody waited for it."""
+    assert lock.life(os.getpid()) == lock.life(os.getpid()) != ""
+    with subprocess.Popen(["sleep", "60"]) as process:
+        assert lock.life(process.pid) not in ("", lock.life(os.getpid()))
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert lock.life(process.pid) == ""
+
+
 def test_the_nodes_clock_decides(nodes: Nodes) -> None:
     """A node whose clock is a day behind judges by its own time: its lock is not stale for it."""
     day = 86_400
