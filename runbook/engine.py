@@ -12,6 +12,10 @@ from runbook import pipeline
 
 if TYPE_CHECKING:
     from runbook.kernels import Kernels
+    from runbook.saving import Behind
+
+#: A cell with such a call may change nodes; it begins when all before it is on the disk.
+_CHANGES = ".apply("
 
 
 class _Saves(NotebookExecutionManager):  # type: ignore[misc]  # papermill has no types
@@ -23,18 +27,24 @@ class _Saves(NotebookExecutionManager):  # type: ignore[misc]  # papermill has n
 
     _due = True
 
+    def __init__(self, nb: Any, behind: Behind, **options: Any) -> None:  # noqa: ANN401 - papermill's
+        super().__init__(nb, **options)
+        self._behind = behind
+
     def save(self, **told: Any) -> None:  # noqa: ANN401 - papermill's
         """Save, unless the next save comes at once."""
         if self._due:
             super().save(**told)
 
     def cell_start(self, cell: Any, cell_index: int | None = None, **told: Any) -> None:  # noqa: ANN401 - as above
-        """Note that a cell begins; what it may do is done after that is on the disk."""
+        """Note that a cell begins; what it may change is changed after that is on the disk."""
         self._due = cell.cell_type == "code"
         try:
             super().cell_start(cell, cell_index, **told)
         finally:
             self._due = True
+        if _CHANGES in cell.source:
+            self._behind.wait()
 
     def cell_complete(self, cell: Any, cell_index: int | None = None, **told: Any) -> None:  # noqa: ANN401 - as above
         """Note that a cell has ended."""
@@ -56,6 +66,7 @@ class Engine(NBClientEngine):  # type: ignore[misc]  # as above
         output_path: str | None = None,
         *,
         kernels: Kernels,
+        saves: Behind,
         execution_timeout: int,
         start_timeout: int,
         **_unused: Any,  # noqa: ANN401 - what papermill hands to every engine
@@ -67,15 +78,16 @@ class Engine(NBClientEngine):  # type: ignore[misc]  # as above
             kernel_name: What the notebook names; not used.
             output_path: Where it is saved as it goes.
             kernels: Where its kernel comes from; the next one is started when this one is ready.
+            saves: What saves it, beside the run.
             execution_timeout: Seconds that a cell may take.
             start_timeout: Seconds until the kernel must answer.
         """
-        saves = _Saves(nb, output_path=output_path, progress_bar=False)
-        saves.notebook_start()
+        kept = _Saves(nb, saves, output_path=output_path, progress_bar=False)
+        kept.notebook_start()
         try:
             with kernels.next() as manager:
                 client = PapermillNotebookClient(
-                    saves,
+                    kept,
                     km=manager,
                     timeout=execution_timeout,
                     startup_timeout=start_timeout,
@@ -88,8 +100,8 @@ class Engine(NBClientEngine):  # type: ignore[misc]  # as above
                     if client.kc is not None:
                         client.kc.stop_channels()
         finally:
-            saves.notebook_complete()
-        return saves.nb
+            kept.notebook_complete()
+        return kept.nb
 
 
 def register() -> None:

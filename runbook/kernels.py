@@ -127,6 +127,10 @@ class Kernels:
         self._ended: list[IpcKernelManager] = []
         self.started = 0
 
+    def begin(self) -> None:
+        """Start the first kernel: it gets ready while the run does."""
+        run_sync(self.start_next)()
+
     async def start_next(self, **_told: object) -> None:
         """Start the kernel of the next notebook, if there is one and it was not started yet."""
         if not self._waiting and self.started < self._wanted:

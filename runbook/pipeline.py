@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import secrets
 import shlex
 import time
 from dataclasses import dataclass
@@ -131,8 +132,9 @@ def run(
     with (
         recording(folder, told, redactor, options.sign_key) as pages,
         broker.serving(cluster),
+        _token(options) as token,
         _executor(folder, len(chosen), redactor) as execute,
-        _locked(cluster, folder, options),
+        _locked(cluster, folder, options, token),
     ):
         for phase in chosen:
             started(phase)
@@ -150,21 +152,32 @@ def run(
 
 
 @contextlib.contextmanager
-def _locked(cluster: Cluster, folder: Path, options: Options) -> Iterator[None]:
-    """Hold the cluster's lock over a run that may change it; the kernels are told that it is theirs."""
+def _token(options: Options) -> Iterator[str]:
+    """Name the lock that is to be taken, for the kernels, the first of which starts meanwhile; "" for no lock."""
     if options.kind != "run":
+        yield ""
+        return
+    os.environ[lock_script.TOKEN_VARIABLE] = token = secrets.token_hex(16)
+    try:
+        yield token
+    finally:
+        os.environ.pop(lock_script.TOKEN_VARIABLE, None)
+
+
+@contextlib.contextmanager
+def _locked(cluster: Cluster, folder: Path, options: Options, token: str) -> Iterator[None]:
+    """Hold the cluster's lock over a run that may change it."""
+    if not token:
         yield
         return
     connections = {node.name: brokered.connection(node, cluster.ssh) for node in cluster.nodes}
     nodes = fleet.Fleet(cluster, connections, Journal(str(record.journal_path(folder))))
     try:
-        with lock.held(nodes, record=folder.name, take_over=options.take_over) as ours:
-            os.environ[lock_script.TOKEN_VARIABLE] = ours.token
+        with lock.held(nodes, record=folder.name, token=token, take_over=options.take_over):
             yield
     except errors.Unreachable:
         yield  # nobody to lock: the run itself says which nodes don't answer, and leaves the record of it
     finally:
-        os.environ.pop(lock_script.TOKEN_VARIABLE, None)
         nodes.close()
 
 
@@ -233,15 +246,18 @@ def _executor(
 
     # A run that is interrupted leaves a task of nbclient's with an error that nobody asks for: asyncio would print it.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-    papermill.iorw.papermill_io.register(saving.SCHEME, saving.Handler(redactor))
+    saves = saving.Behind(redactor)
+    papermill.iorw.papermill_io.register(saving.SCHEME, saves)
     engine.register()
     with kernels.Kernels(number, folder) as made:
-        yield lambda phase, parameters: _execute(phase, folder, parameters, redactor, made)
+        made.begin()
+        yield lambda phase, parameters: _execute(phase, folder, parameters, redactor, made, saves)
 
 
 def _execute(
-    phase: Phase, folder: Path, parameters: dict[str, object], redactor: redact.Redactor, kernels: Kernels
-) -> PhaseRun:
+    phase: Phase, folder: Path, parameters: dict[str, object], redactor: redact.Redactor, kernels: Kernels,
+    saves: saving.Behind,
+) -> PhaseRun:  # fmt: skip
     papermill = formats.papermill()
     output = folder / phase.notebook
     start = time.monotonic()
@@ -256,11 +272,17 @@ def _execute(
             engine_name=ENGINE,
             execution_timeout=CELL_TIMEOUT_S,
             kernels=kernels,
+            saves=saves,
         )
+        saves.wait()
     except papermill.PapermillExecutionError as error:
         ename, evalue = error.ename, error.evalue
+        with contextlib.suppress(OSError):
+            saves.wait()
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - a dead kernel, a full disk: the run has failed
         ename, evalue = type(error).__name__, redactor.text(str(error)) or "interrupted"
+        with contextlib.suppress(OSError):
+            saves.wait()
         with contextlib.suppress(OSError):
             if not output.is_file():  # it failed before papermill's first save: a record has every phase that was begun
                 saving.write(output, (phases.notebooks_dir() / phase.notebook).read_text(encoding="utf-8"))

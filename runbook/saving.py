@@ -9,11 +9,13 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from concurrent.futures import Future
 
 #: The scheme of the paths that papermill writes through `Handler`.
 SCHEME = "record:"
@@ -55,8 +57,11 @@ class Handler:
 
     def write(self, buf: str, path: str) -> None:
         """Save a notebook: secrets out, no cell called completed that never began, whole or not at all."""
-        if (buf, path) == self._saved:
-            return
+        if (buf, path) != self._saved:
+            self._save(buf, path)
+            self._saved = buf, path
+
+    def _save(self, buf: str, path: str) -> None:
         from runbook.formats import nbformat  # noqa: PLC0415 - half a second that not everyone needs
 
         notebook = nbformat.reads(buf, as_version=4)
@@ -66,7 +71,6 @@ class Handler:
                 state["status"] = "pending"
         clean = nbformat.from_dict(self._redactor.notebook(notebook))
         write(Path(path.removeprefix(SCHEME)), nbformat.writes(clean) + "\n")
-        self._saved = buf, path
 
     def read(self, path: str) -> str:
         """Read a notebook."""
@@ -79,6 +83,40 @@ class Handler:
     def pretty_path(self, path: str) -> str:
         """The path as papermill's log shows it."""
         return path.removeprefix(SCHEME)
+
+
+class Behind(Handler):
+    """The same in a thread: a run goes on while its notebook is on its way to the disk.
+
+    What fails is raised by the next save, or by `wait`.
+    """
+
+    def __init__(self, redactor: Redacting) -> None:
+        super().__init__(redactor)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="runbook-save")
+        self._last: Future[None] | None = None
+
+    def write(self, buf: str, path: str) -> None:
+        """Begin to save a notebook; the saves before it are done first."""
+        if self._last is not None and self._last.done():
+            self.wait()
+        if (buf, path) != self._saved:
+            self._saved = buf, path
+            self._last = self._thread.submit(self._save, buf, path)
+
+    def wait(self) -> None:
+        """Wait until everything is on the disk.
+
+        Raises:
+            OSError: it is not; the previous file is as it was.
+        """
+        last, self._last = self._last, None
+        if last is not None:
+            try:
+                last.result()
+            except BaseException:
+                self._saved = None
+                raise
 
 
 def mark_failed(path: Path, ename: str, evalue: str, redactor: Redacting) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from runbook import errors, etcd_state, flannel_state, show
@@ -49,10 +50,11 @@ def topology(fleet: Fleet) -> show.Picture:
             notes.append(f"{what} are unknown: {error.message}")
             return None
 
-    endpoints = asked("etcd's members", etcd_state.endpoints)
-    leases = asked("the leases", flannel_state.leases)
-    script = flannel_state.kernel_script(cluster)
-    outcomes = fleet.run(script, what="ip link, addr")
+    with ThreadPoolExecutor(2, thread_name_prefix="runbook-ask") as beside:
+        members = beside.submit(asked, "etcd's members", etcd_state.endpoints)
+        leased = beside.submit(asked, "the leases", flannel_state.leases)
+        outcomes = fleet.run(flannel_state.kernel_script(cluster), what="ip link, addr")
+        endpoints, leases = members.result(), leased.result()
     kernels = {
         name: flannel_state.parse_kernel(one.value.text) for name, one in outcomes.items() if one.value is not None
     }

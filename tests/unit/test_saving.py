@@ -116,6 +116,29 @@ def test_a_notebook_is_saved_without_secrets(tmp_path: Path) -> None:
     assert redactor.count == 1
 
 
+def test_behind_the_run_the_newest_state_is_on_the_disk_after_waiting(tmp_path: Path) -> None:
+    """Saves follow each other in a thread; waiting gives the last one."""
+    saves = saving.Behind(redact.Redactor())
+    for count in range(1, 6):
+        saves.write(nbformat.writes(notebook(*[("completed", True)] * count)), f"record:{tmp_path}/a.ipynb")
+    saves.wait()
+    saves.wait()
+    assert len(read(tmp_path / "a.ipynb")) == 5
+
+
+def test_behind_the_run_a_save_that_fails_is_told_and_made_again(tmp_path: Path) -> None:
+    """A folder that is not there: the wait says so; once it is, the same state is saved."""
+    saves, text = saving.Behind(redact.Redactor()), nbformat.writes(notebook(("completed", True)))
+    path = tmp_path / "later" / "a.ipynb"
+    saves.write(text, f"record:{path}")
+    with pytest.raises(OSError, match="later"):
+        saves.wait()
+    path.parent.mkdir()
+    saves.write(text, f"record:{path}")
+    saves.wait()
+    assert len(read(path)) == 1
+
+
 def test_paths_have_the_scheme_or_not(tmp_path: Path) -> None:
     """The other calls of papermill work on record: paths, and on plain ones."""
     handler = saving.Handler(redact.Redactor())
