@@ -5,7 +5,6 @@ What preflight and flannel_state can read is read by them; here is what only a d
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -187,11 +186,9 @@ def _since_start(journal: str, starts: int) -> tuple[str, ...]:
 
 
 def message(line: str) -> str:
-    """A journal line in words: of zap's JSON what it says and its error; else the line as it is."""
-    try:
-        found = json.loads(line) if line.startswith("{") else None
-    except json.JSONDecodeError:
-        found = None
-    if not isinstance(found, dict):
+    """A journal line in words: of zap's JSON what it says and its error, also where the line was cut; else as it is."""
+    if not line.startswith("{"):
         return line
-    return ": ".join(str(found[name]) for name in ("msg", "error") if found.get(name))
+    found = [re.search(rf'"{name}":("(?:[^"\\]|\\.)*")', line) for name in ("msg", "error")]
+    told = [etcdctl.as_json(one[1]) for one in found if one]
+    return ": ".join(filter(None, told)) or line

@@ -149,3 +149,18 @@ def test_the_script_answers_on_a_machine_that_has_nothing(tmp_path: Path) -> Non
     one = symptoms.parse(CLUSTER.nodes[0], done.text, (0.0, 1e12))
     assert not one.etcd.active
     assert one.file("etcd_pem") is None
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ('{"level":"fatal","msg":"discovery failed","error":"member 1 has been","stacktrace":"go.etcd',
+         "discovery failed: member 1 has been"),
+        ('{"msg":"it said \\"no\\"","x":1}', 'it said "no"'),
+        ('{"level":"info"}', '{"level":"info"}'),
+        ("I1123 main.go:234] Installing", "I1123 main.go:234] Installing"),
+    ],
+)  # fmt: skip
+def test_a_journal_line_is_told_in_words(line: str, told: str) -> None:
+    """Of etcd's JSON what it says and its error, also of a line that was cut before its end."""
+    assert symptoms.message(line) == told
