@@ -8,7 +8,7 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runbook import errors, phases, pipeline, record, redact, saving, sumfile, summary
+from runbook import errors, execution, phases, pipeline, record, redact, saving, sumfile, summary
 
 if TYPE_CHECKING:
     from runbook.phases import Phase
@@ -77,4 +77,16 @@ def _settle(told: dict[str, Any], phase: Phase, path: Path, redactor: redact.Red
     evalue = executed.evalue or (f"{executed.never_ran} cells never ran" if status else "")
     ename = executed.ename or ("NotExecuted" if status else "")
     summary.add(told, pipeline.PhaseRun(phase, path, executed, ename, evalue, status, 0.0), None)
+    if told["kind"] == "stepped":
+        row.update(_times(path))
     return status
+
+
+def _times(path: Path) -> dict[str, Any]:
+    """From when to when its cells ran, as far as JupyterLab has noted it; a person's thinking time is in it."""
+    times = [at for cell in execution.notebook(path).cells for at in cell.times]
+    if not times:
+        return {}
+    first, last = min(times), max(times)
+    took_s = round((last - first).total_seconds(), 2)
+    return {"started": summary.stamp(first), "ended": summary.stamp(last), "took_s": took_s}

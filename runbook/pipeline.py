@@ -120,10 +120,7 @@ def run(
     """
     told = summary.begin(cluster, options.kind, chosen, approve=options.approve, continues=options.continues)
     words = [cluster.name, cluster.ssh.user, *(node.name for node in cluster.nodes)]
-    if cluster.pki.ca_key or cluster.pki.encrypt_key:
-        from runbook import pki, state  # noqa: PLC0415 - cryptography takes its time, and few runs have a key to open
-
-        pki.ask_ahead(cluster.pki, state.pki_dir(cluster, create=False))
+    _ask_ahead(cluster)
     redactor = redact.Redactor(redact.known_secrets(os.environ), words=words)
     for note in redactor.notes:
         warn(note)
@@ -149,6 +146,14 @@ def run(
                 break
         summary.end(told, runs[-1].exit_status)
     return runs
+
+
+def _ask_ahead(cluster: Cluster) -> None:
+    """Ask for the passphrase of an encrypted CA key now: kernels have nobody to ask."""
+    if cluster.pki.ca_key or cluster.pki.encrypt_key:
+        from runbook import pki, state  # noqa: PLC0415 - cryptography takes its time, and few runs have a key to open
+
+        pki.ask_ahead(cluster.pki, state.pki_dir(cluster, create=False))
 
 
 @contextlib.contextmanager
@@ -277,12 +282,10 @@ def _execute(
         saves.wait()
     except papermill.PapermillExecutionError as error:
         ename, evalue = error.ename, error.evalue
-        with contextlib.suppress(OSError):
-            saves.wait()
+        saves.settle()
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - a dead kernel, a full disk: the run has failed
         ename, evalue = type(error).__name__, redactor.text(str(error)) or "interrupted"
-        with contextlib.suppress(OSError):
-            saves.wait()
+        saves.settle()
         with contextlib.suppress(OSError):
             if not output.is_file():  # it failed before papermill's first save: a record has every phase that was begun
                 saving.write(output, (phases.notebooks_dir() / phase.notebook).read_text(encoding="utf-8"))

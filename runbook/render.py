@@ -47,7 +47,8 @@ _OUTCOMES = {
     "not begun": ("·", *show.CHIPS["none"][1:]),
     "never ran": ("·", *show.CHIPS["warning"][1:]),
 }
-_KINDS = {"run": "Run", "status": "Status run", "stepped": "Run, stepped through in JupyterLab"}
+_STEPPED = "stepped"
+_KINDS = {"run": "Run", "status": "Status run", _STEPPED: "Run, stepped through in JupyterLab,"}
 _APPROVALS = {False: "none given", True: "given for every plan"}
 #: All of more nodes than these are called all.
 _FEW = 5
@@ -247,16 +248,27 @@ def index(summary: Mapping[str, Any], steps: Sequence[Step] = ()) -> str:
     return _templates().get_template("index.html.j2").render(
         summary=summary,
         kind=_KINDS.get(summary["kind"], summary["kind"]),
-        approval=_APPROVALS.get(summary["approve"], f"given for plan {summary['approve']}"),
+        approval=_approval(summary),
         took_s=_took(summary["started"], summary["ended"]),
         passed=sum(phase["outcome"] == "passed" for phase in phases),
         changes=sum(phase["changes"] or 0 for phase in phases),
         stopped=next((phase for phase in phases if phase["outcome"] in ("failed", "approval needed")), None),
         closing=[(name, tables[name] and _table(tables[name])) for name in ("endpoints", "leases")],
-        timeline=timeline_picture.picture(steps, phases),
+        timeline=timeline_picture.picture(steps, phases if summary["kind"] != _STEPPED else _without_times(phases)),
         mesh=meshes and mesh_picture.as_html(meshes),
         binaries=_binaries(summary["binaries"]),
     )  # fmt: skip
+
+
+def _approval(summary: Mapping[str, Any]) -> str:
+    if summary["kind"] == _STEPPED:
+        return "asked for in JupyterLab, plan by plan"
+    return _APPROVALS.get(summary["approve"], f"given for plan {summary['approve']}")
+
+
+def _without_times(phases: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Phases whose times are a person's: the timeline shows what was applied, not how long somebody thought."""
+    return [{**phase, "started": None} for phase in phases]
 
 
 def _table(kept: Mapping[str, Any]) -> _Output:

@@ -118,6 +118,11 @@ class Behind(Handler):
                 self._saved = None
                 raise
 
+    def settle(self) -> None:
+        """Wait until nothing is on its way, whatever came of it: the run has failed already."""
+        with contextlib.suppress(OSError):
+            self.wait()
+
 
 def mark_failed(path: Path, ename: str, evalue: str, redactor: Redacting) -> None:
     """Say in the notebook itself which cell failed where papermill does not: a dead kernel, a timeout, Ctrl-C.

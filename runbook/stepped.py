@@ -27,6 +27,8 @@ _OVERRIDES = {
         "defaultViewers": {"markdown": "Markdown Preview"},
     },
     "@jupyterlab/apputils-extension:notification": {"fetchNews": "false"},
+    # When each cell ran, in the notebook itself: a record tells it.
+    "@jupyterlab/notebook-extension:tracker": {"recordTiming": True},
 }
 #: nbdime's buttons compare with git's HEAD: a record is in no git, and they fill the toolbar.
 _PAGE = {"disabledExtensions": {"nbdime-jupyterlab": True}}

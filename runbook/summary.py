@@ -41,9 +41,14 @@ _CLOSING = {
 _BINARY_COLUMNS = ("node", "path", "version", "sha256", "source", "compared_with")
 
 
+def stamp(at: datetime) -> str:
+    """A time as records have it: UTC, to the second."""
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 def now() -> str:
-    """The time as records have it: UTC, to the second."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    """The time as records have it."""
+    return stamp(datetime.now(UTC))
 
 
 def params_sha256(cluster: Cluster) -> str:

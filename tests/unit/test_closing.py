@@ -184,6 +184,20 @@ def test_a_stepped_record_keeps_the_notebooks_that_ran(tmp_path: Path) -> None:
     assert_closed(folder)
 
 
+def test_a_stepped_phase_tells_when_its_cells_ran(tmp_path: Path) -> None:
+    """JupyterLab notes it in each cell; a phase of which it is not noted has no times."""
+    folder = stepped_through(tmp_path, ran={0: cells_of(phases.PHASES[0]), 3: cells_of(phases.PHASES[3])})
+    path = folder / UNITS
+    made = nbformat.read(path, as_version=4)
+    for second, cell in enumerate(cell for cell in made.cells if cell.cell_type == "code"):
+        at = dict.fromkeys(("iopub.execute_input", "shell.execute_reply"), f"2026-11-23T05:30:{second:02d}.25Z")
+        cell.metadata["execution"] = at
+    nbformat.write(made, path)
+    first, last = closing.close(folder)["phases"]
+    assert (first["started"], first["took_s"]) == (None, None)
+    assert (last["started"], last["took_s"]) == ("2026-11-23T05:30:00Z", float(cells_of(phases.PHASES[3]) - 1))
+
+
 def test_the_index_of_a_stepped_record_is_kept_without_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is no phase and has no page of its own: index.html is the record's; links to it lead there."""
     secret = "Tr0ub4dor-and-3"  # noqa: S105 - planted
