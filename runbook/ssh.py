@@ -31,8 +31,12 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _SCRIPTS_AT_ONCE = 8
 #: A node that did not answer is not waited for again in each table: its connect timeout is 10 s.
 _ASK_AGAIN_AFTER_S = 30.0
-#: Control characters, and the marks that turn the direction of text or break its lines (Unicode's bidi controls).
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+#: Control characters, marks that turn the direction of text or break its lines (Unicode's bidi controls), and what is
+#: not seen: zero-width characters and tags.
+_CONTROL = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\U000e0000-\U000e007f]"
+)
 
 
 def clean(text: bytes | str) -> str:
@@ -206,6 +210,12 @@ class Login:
         done = self._exec("exec sudo -n true", "sudo -n true", [], (), self._target.timeout_s)
         if done.status == 0:
             self._sudo_password = ""
+        elif b"tty" in done.stderr:
+            raise errors.LoginRefused(
+                f"sudo asks {self._target.user} for a terminal: {printable(done.stderr, 300)}",
+                node=self._target.name,
+                remedy=f"allow it without one (sudoers: `Defaults:{self._target.user} !requiretty`)",
+            )
         elif not self._sudo_password:
             raise errors.LoginRefused(
                 f"sudo refused {self._target.user}: {printable(done.stderr, 300)}",

@@ -6,7 +6,8 @@ import subprocess
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
+from shlex import quote
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,6 +18,7 @@ from runbook.sandbox.machine import run
 from runbook.ssh import SshConnection
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from runbook.params import Cluster
@@ -185,3 +187,106 @@ def test_sudo_that_asks_for_a_password(practice: Practice, monkeypatch: pytest.M
             assert node.run("id -un; cat", what="id", feed=[b"fed"]).stdout == b"root\nfed"
     finally:
         practice.on("node1", "mv /root/ops.kept /etc/sudoers.d/ops")
+
+
+@contextmanager
+def sudoers(practice: Practice, *lines: str) -> Iterator[None]:
+    """The user ops with other lines in sudoers, for as long as this lasts."""
+    practice.on("node1", "mv /etc/sudoers.d/ops /root/ops.kept")
+    try:
+        practice.on(
+            "node1", f"printf '%s\\n' {' '.join(map(quote, lines))} >/etc/sudoers.d/ops; chmod 440 /etc/sudoers.d/ops"
+        )
+        yield
+    finally:
+        practice.on("node1", "mv /root/ops.kept /etc/sudoers.d/ops")
+
+
+@pytest.mark.parametrize("password", [False, True])
+@pytest.mark.parametrize(
+    ("lines", "said", "remedy"),
+    [
+        (("Defaults:ops !lecture",), "sudo refused ops", "NOPASSWD"),
+        (("ops ALL=(ALL) NOPASSWD: ALL", "Defaults:ops requiretty"), "sudo asks ops for a terminal", "!requiretty"),
+    ],
+    ids=["no right", "requiretty"],
+)
+def test_sudo_that_says_no(
+    practice: Practice,
+    monkeypatch: pytest.MonkeyPatch,
+    password: bool,  # noqa: FBT001
+    lines: tuple[str, ...],
+    said: str,
+    remedy: str,
+) -> None:
+    """A user who may not, and a sudo that wants a terminal: each is said in sudo's words, with what mends it."""
+    if password:
+        practice.on("node1", "echo ops:secret-one | chpasswd")
+        monkeypatch.setenv("RUNBOOK_SUDO_PASSWORD", "secret-one")
+    with sudoers(practice, *lines), closing(connection(settings(practice, user="ops", sudo=True))) as node:
+        with pytest.raises((errors.LoginRefused, errors.CommandFailed)) as caught:
+            node.run("id -un", what="id")
+        text = str(caught.value)
+        assert "secret-one" not in text
+        if password and said == "sudo refused ops":
+            assert "ops is not in the sudoers file" in text or "not allowed" in text
+        else:
+            assert said in text
+            assert remedy in caught.value.remedy
+            assert caught.value.node == "node1"
+
+
+@contextmanager
+def second_sshd(practice: Practice, folder: Path, *options: str) -> Iterator[Path]:
+    """Another sshd on node1, on port 2222; gives a known_hosts that has node1's own key for it."""
+    address, known = practice.address("node1"), folder / "known_hosts"
+    _, kind, key = run("ssh-keyscan", "-t", "ed25519", address).split()
+    known.write_text(f"[{address}]:2222 {kind} {key}\n", encoding="ascii")
+    words = " ".join(f"-o {option}" for option in ("PidFile=/run/second.pid", "LogLevel=DEBUG1", *options))
+    practice.on("node1", f"rm -f /run/second.*; /usr/sbin/sshd -p 2222 -E /run/second.log {words}")
+    try:
+        yield known
+    finally:
+        practice.on("node1", "kill $(cat /run/second.pid)")
+
+
+def test_a_login_banner_changes_nothing(practice: Practice, tmp_path: Path) -> None:
+    """A banner that sshd sends before the login, with escape codes, is in no output, nor is a message of the day."""
+    text = r"printf '\033[2J\033[31mAUTHORISED USE ONLY\007\n' >/etc/issue.net"
+    practice.on("node1", f"{text}; cp /etc/issue.net /etc/motd")
+    with second_sshd(practice, tmp_path, "Banner=/etc/issue.net") as known:
+        cluster = settings(practice, port=2222, known_hosts=str(known))
+        with closing(connection(cluster)) as node:
+            done = node.run("echo own; echo err >&2", what="echo")
+            assert (done.stdout, done.stderr) == (b"own\n", b"err\n")
+
+
+def test_a_slow_shell_is_waited_for_or_named(practice: Practice) -> None:
+    """A start-up file that takes its time: the script runs all the same; past the deadline the node is named."""
+    practice.on("node1", "cp /root/.bashrc /root/.bashrc.kept; sed -i '1i sleep 1.5' /root/.bashrc")
+    try:
+        with closing(connection(settings(practice))) as node:
+            assert node.run("echo own", what="echo").stdout == b"own\n"
+            with pytest.raises(errors.CommandFailed, match=r"did not end within 0\.5 s") as caught:
+                node.run("echo own", what="echo", timeout_s=0.5)
+            assert (caught.value.node, caught.value.subject) == ("node1", "echo")
+            assert caught.value.remedy
+    finally:
+        practice.on("node1", "mv /root/.bashrc.kept /root/.bashrc")
+
+
+def test_a_server_in_between_gets_no_password(
+    practice: Practice, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Another sshd with a key of its own answers in the node's place: its key is told, and no login is tried."""
+    monkeypatch.setenv("RUNBOOK_SSH_PASSWORD", "right-one")
+    practice.on("node1", "rm -f /run/between*; ssh-keygen -q -t ed25519 -N '' -f /run/between")
+    with second_sshd(practice, tmp_path, "HostKey=/run/between") as known:
+        cluster = settings(practice, port=2222, known_hosts=str(known))
+        with closing(connection(cluster)) as node, pytest.raises(errors.HostKeyMismatch) as caught:
+            node.run("id", what="id")
+        assert practice.on("node1", "ssh-keygen -lf /run/between.pub").split()[1] in str(caught.value)
+        assert "stop here" in caught.value.remedy
+        log = practice.on("node1", "cat /run/second.log")
+        assert "Connection from" in log
+        assert "userauth-request" not in log
