@@ -21,7 +21,7 @@ import paramiko
 from paramiko import ssh_exception
 from paramiko.hostkeys import InvalidHostKey
 
-from runbook import errors, known_hosts
+from runbook import errors, known_hosts, private_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -199,6 +199,9 @@ def dial(to: Target, *, ask: Callable[[str], str] = getpass.getpass) -> paramiko
 
 
 def _login(to: Target, ask: Callable[[str], str]) -> paramiko.SSHClient:
+    for path in to.key_files:
+        if why := private_files.fault(path):
+            raise errors.LoginRefused(f"{path} is {why}", node=to.name, remedy=private_files.remedy(path))
     client = paramiko.SSHClient()
     client.set_missing_host_key_policy(_Unknown(to))
     known = client.get_host_keys()

@@ -19,7 +19,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from runbook import chain, saving, sumfile
+from runbook import chain, private_files, saving, sumfile
 from runbook.chain import LINK
 from runbook.errors import RunbookError
 from runbook.ssh import printable
@@ -179,6 +179,8 @@ def _sign(folder: Path, key: Path) -> None:
         said = error.strerror or str(error)
     load = f"ssh-add {shlex.quote(str(key.with_suffix('') if key.suffix == '.pub' else key))}"
     what = f"load the key into an agent ({load}) or name one without a passphrase" if key.is_file() else "name a key"
+    if why := private_files.fault(key):
+        said, what = f"it is {why}", private_files.remedy(key)
     raise RunbookError(
         f"is closed and its sums stand, but it is not signed with {key}: {printable(said, 300)}",
         subject=str(folder),
