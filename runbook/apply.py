@@ -39,9 +39,7 @@ set -eu
 umask 077
 # One run at a time changes a node; the lock goes with this process, whatever ends it.
 {guard}
-exec 9</run
-flock -n 9 || {{ echo 'another run is changing this node now: wait for its end, then run again' >&2; exit 75; }}
-clean() {{ rm -rf {staging}; }}
+clean() {{ rm -rf {staging} {beside}; }}
 trap clean EXIT
 trap 'exit 1' HUP INT TERM PIPE
 {leftovers}
@@ -83,8 +81,10 @@ def script(changes: Sequence[Change], files: Sequence[tuple[int, Payload]], toke
     stages = " ".join(quote(stream.stage(folder, token)) for folder in folders) or "''"
     leftovers = [f"rm -rf {quote(folder)}/.runbook-*" for folder in folders]
     parts = {"before": before, "receive": receive, "rename": rename, "after": after, "leftovers": leftovers}
-    guard = lock_script.own_guard()
-    return _SCRIPT.format(guard=guard, staging=stages, **{name: "\n".join(lines) for name, lines in parts.items()})
+    guard, beside = lock_script.own_guard() + lock_script.alone_here(), lock_script.BESIDE
+    return _SCRIPT.format(
+        guard=guard, beside=beside, staging=stages, **{name: "\n".join(lines) for name, lines in parts.items()}
+    )
 
 
 def _counted(

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 FOLDER = "/run/runbook"
 #: By this variable a run tells its kernels which lock is theirs (`guard`).
 TOKEN_VARIABLE = "RUNBOOK_LOCK_TOKEN"  # noqa: S105 - a variable's name
+#: Names the script that has the node's /run to itself: its timeout(1), and the lock of its run.
+BESIDE = "/run/runbook-apply"
 #: What no lock has for a token.
 _NOTHING = "-"
 _SHOWN = 80
@@ -88,6 +90,24 @@ if [ -e "$rb_file" ]; then
     exit 75
   fi
 fi
+"""
+#: A run that holds the lock ends what an earlier one left waiting for input that no longer comes (its connection was
+#: cut off, and no end of it reached the node): it would keep the node's /run until its own deadline.
+_ALONE_HERE = """\
+exec 9</run
+if ! flock -n 9; then
+  rb_left= rb_whose=
+  read -r rb_left rb_whose 2>/dev/null <{beside} || true
+  case "$rb_whose" in
+    "" | {no} | {token}) ;;
+    *) [ {token} = {no} ] || [ "$(cat "/proc/$rb_left/comm" 2>/dev/null)" != timeout ] || kill "$rb_left" || true ;;
+  esac
+  flock -w {wait} 9 || {{
+    echo 'another run is changing this node now: wait for its end, then run again' >&2
+    exit 75
+  }}
+fi
+echo "$PPID {token}" >{beside} || true
 """
 
 
@@ -177,6 +197,12 @@ def guard(token: str, folder: str) -> str:
 def own_guard() -> str:
     """The guard for scripts of this process: its run's lock, by TOKEN_VARIABLE, is the only one that lets them pass."""
     return guard(os.environ.get(TOKEN_VARIABLE, ""), FOLDER)
+
+
+def alone_here() -> str:
+    """The sh that keeps a node's /run to itself as long as its process lives, or ends with 75; after the guard."""
+    token = os.environ.get(TOKEN_VARIABLE, "")
+    return _ALONE_HERE.format(token=quote(token or _NOTHING), no=_NOTHING, beside=BESIDE, wait=5 if token else 0)
 
 
 def answer(done: Completed) -> tuple[str, Found | None]:

@@ -13,7 +13,7 @@ import threading
 from shlex import quote
 from typing import IO, TYPE_CHECKING
 
-from runbook import params
+from runbook import lock_script, params
 from runbook.fleet import Fleet
 from runbook.ssh import PATH, Completed
 
@@ -66,7 +66,8 @@ class LocalConnection:
         heard: Callable[[str], None] | None = None,
     ) -> Completed:
         self.scripts.append(script)
-        body = script.replace("exec 9</run\n", f"exec 9<{quote(str(self.folder))}\n").encode()
+        here = script.replace("exec 9</run\n", f"exec 9<{quote(str(self.folder))}\n")
+        body = here.replace(lock_script.BESIDE, quote(str(self.folder / "runbook-apply"))).encode()
         command = [*self._wrap, "sh", "-c", f'eval "$(head -c {len(body)})"']
         env = {"LC_ALL": "C", "PATH": f"{self.folder}/shims:{PATH}"}
         read_end, write_end = os.pipe()

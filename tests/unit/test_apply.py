@@ -9,6 +9,7 @@ import os
 import shutil
 import stat
 import string
+import subprocess
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from local_node import OWNER, LocalConnection, cluster_of
 
-from runbook import apply, errors, stream
+from runbook import apply, errors, lock_script, stream
 from runbook.artifacts import Binary
 from runbook.resources import Change, Payload
 from runbook.secret import Secret
@@ -281,6 +282,33 @@ def test_one_run_at_a_time_changes_a_node(node: LocalConnection, target: Path) -
     assert results[0].error.startswith("another run is changing this node now")
     assert list(target.iterdir()) == []
     assert outcomes(make(node, file_change(target / "a", b"1"))) == ["done"]
+
+
+@pytest.mark.parametrize(
+    ("whose", "ours", "outcome"),
+    [
+        ("aa" * 16, "bb" * 16, "done"),
+        ("aa" * 16, "aa" * 16, "failed"),
+        ("aa" * 16, "", "failed"),
+        ("-", "bb" * 16, "failed"),
+    ],
+    ids=["an earlier run's", "our own run's", "a run's, and we by hand", "somebody's by hand"],
+)
+def test_a_script_that_an_earlier_run_left_waiting_is_ended(
+    node: LocalConnection, target: Path, monkeypatch: pytest.MonkeyPatch, whose: str, ours: str, outcome: str
+) -> None:
+    """Who holds the cluster's lock ends what waits on a node for a run that lost it; nobody else's, and not by hand."""
+    monkeypatch.setenv(lock_script.TOKEN_VARIABLE, ours)
+    beside = node.folder / Path(lock_script.BESIDE).name
+    left = f"exec 9<{node.folder}; flock 9; echo $PPID {whose} >{beside}; echo waits; head -c 9"
+    with subprocess.Popen(
+        ["timeout", "60", "sh", "-c", left], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "waits\n"
+        assert outcomes(make(node, file_change(target / "a", b"1"))) == [outcome]
+        assert (process.poll() is None) == (outcome == "failed")
+        process.communicate("the end.")
 
 
 def test_each_change_has_its_row(node: LocalConnection, target: Path) -> None:
