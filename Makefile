@@ -2,7 +2,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test bench lint lock jupyter screenshots clean
+.PHONY: help setup demo test bench lint lock audit sbom jupyter screenshots clean
 
 # Tests and tools run on what .venv holds, whatever the caller's Python is.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
@@ -33,6 +33,12 @@ lock: setup ## Writes requirements.lock anew from pyproject.toml (UPGRADE=--upgr
 	.venv/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
 	    --no-header --extra dev $(UPGRADE) pyproject.toml -o requirements.lock
 
+audit: setup ## Holds requirements.lock against known vulnerabilities (exit status 3 where their data can't be reached)
+	.venv/bin/python tools/audit.py
+
+sbom: setup ## Writes dist/sbom.cdx.json (CycloneDX) from requirements.lock
+	.venv/bin/python tools/audit.py --sbom dist/sbom.cdx.json
+
 jupyter: setup ## Starts the practice cluster where it is not up (needs root), and opens JupyterLab on copies of the notebooks
 	.venv/bin/runbook sandbox up
 	.venv/bin/runbook jupyter
@@ -41,5 +47,5 @@ screenshots: setup ## Makes docs/pictures/ anew from a practice cluster of its o
 	PYTHONPATH=tests/browser:tests/sandbox .venv/bin/python tools/screenshots.py
 
 clean: ## Removes .venv and caches, never records or the state of a cluster
-	rm -rf .venv .venv-bench .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
+	rm -rf .venv .venv-bench .venv-audit .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
 	find . -path ./records -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
