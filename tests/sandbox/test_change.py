@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import subprocess
-from contextlib import contextmanager
+import time
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 from practice import NODES, Practice, apply, cluster_of, until, wrong
+from soak import writing
 
-from runbook import etcdctl, show
+from runbook import errors, show
+from runbook.journal import Step
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
+
+    from runbook.journal import Pulse
 
 pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster-2")]
 
 UNIT = "/etc/systemd/system/etcd.service"
-FLAG = "/run/writer"
-"""The writer goes on for as long as this file is there."""
 
 
 class Down(NamedTuple):
@@ -47,25 +47,6 @@ def pids(practice: Practice) -> set[str]:
     return {f"{node} {practice.on(node, 'systemctl show --value -p MainPID etcd')}" for node in NODES}
 
 
-@contextmanager
-def writer(practice: Practice, params: Path, out: Path) -> Iterator[None]:
-    """Write key after key through all endpoints; `out` gets a line for each that etcd acknowledged: number and time."""
-    put = etcdctl.command(cluster_of(params), "put", "/writer/KEY", "value").replace("/writer/KEY", '/writer/"$i"')
-    loop = f"touch {FLAG}; i=0; while [ -e {FLAG} ]; do i=$((i+1))"
-    loop += f"; {put} >/dev/null 2>&1 && echo $i $(cut -d' ' -f1 /proc/uptime); done; true"
-    with (
-        out.open("w", encoding="ascii") as file,
-        subprocess.Popen(practice.sandbox.ssh_command("node2", loop), stdin=subprocess.DEVNULL, stdout=file) as process,
-    ):
-        try:
-            until(lambda: len(out.read_text(encoding="ascii").splitlines()) > 3)
-            yield
-            practice.on("node2", f"rm {FLAG}")
-            assert process.wait(timeout=30) == 0
-        finally:
-            process.kill()
-
-
 @pytest.fixture
 def members(virgin: Practice) -> Path:
     """The params of three members that run; no flannel, whose open watches each stop of etcd waits 10 s for."""
@@ -81,9 +62,9 @@ def test_a_changed_unit_is_rolled_while_a_writer_loses_nothing(
     """All members restart, never two of them down at once; writing goes on, and what was acknowledged is there."""
     for node in NODES:
         practice.on(node, f"echo '# by hand' >>{UNIT}")
-    before, out = pids(practice), tmp_path / "acknowledged"
+    before = pids(practice)
     with practice.fleet(members) as fleet:
-        with writer(practice, members, out):
+        with writing(practice, cluster_of(members), tmp_path) as writer:
             results = apply(fleet, "03-04")
         assert [row["action"] for row in show.rows(results["etcd_units"])] == ["change"] * 3
         assert [(r["action"], r["result"]) for r in show.rows(results["etcd_start"])] == [("restart", "done")] * 3
@@ -91,11 +72,50 @@ def test_a_changed_unit_is_rolled_while_a_writer_loses_nothing(
     assert not pids(practice) & before
     times = downs(practice)
     assert all(one.end < other.start for one, other in pairwise(times)), times
-    lines = [line.split() for line in out.read_text(encoding="ascii").splitlines()]
-    assert any(times[0].start < float(at) < times[-1].end for _, at in lines)
-    get = etcdctl.command(cluster_of(members), "get", "/writer/", "--prefix", "--keys-only")
-    kept = set(practice.on("node1", get).split())
-    assert {f"/writer/{number}" for number, _ in lines} <= kept
+    assert any(times[0].start < write.at < times[-1].end for write in writer.acknowledged)
+    assert writer.lost == []
+
+
+@pytest.mark.parametrize(
+    ("lost", "node", "step", "why"),
+    [
+        ("node2", "node2", "restart etcd.service started", "connection broke|answer|reached|timed out"),
+        ("node3", "node1", "healthy done", "would leave 1 healthy members, a quorum needs 2"),
+    ],
+    ids=["the node that restarts", "the node after it"],
+)
+def test_a_node_lost_in_the_middle_ends_the_roll(
+    practice: Practice, members: Path, tmp_path: Path, lost: str, node: str, step: str, why: str
+) -> None:
+    """No further member is stopped, so the others serve: writing goes on, nothing is lost; a plain run finishes it."""
+    for name in NODES:
+        practice.on(name, f"echo '# by hand' >>{UNIT}")
+    others = [name for name in NODES if name not in ("node1", lost)]
+    before = dict(line.split() for line in pids(practice))
+    with practice.fleet(members) as fleet:
+        apply(fleet, "03")
+        cut: list[float] = []
+
+        def hear(told: Step | Pulse) -> None:
+            if isinstance(told, Step) and (told.node, f"{told.step} {told.state}") == (node, step) and not cut:
+                practice.sandbox.stop(lost)
+                cut.append(time.monotonic())
+
+        fleet.journal.listen(hear)
+        with writing(practice, cluster_of(members), tmp_path) as writer:
+            with pytest.raises(errors.ApplyFailed, match=why) as caught:
+                apply(fleet, "04")
+            until(lambda: writer.acknowledged[-1].at > cut[0])
+            (other,) = others
+            running = practice.on(other, "systemctl show --value -p MainPID etcd")
+            assert running == before[other], caught.value
+            practice.sandbox.start(lost)
+        assert writer.lost == []
+    with practice.fleet(members) as fleet:
+        until(lambda: not wrong(fleet, "05"), within_s=60)
+        results = apply(fleet, "03-04")
+        assert {row["node"] for row in show.rows(results["etcd_start"])} >= set(others)
+        assert wrong(fleet, "03-05") == []
 
 
 @pytest.mark.usefixtures("members")
