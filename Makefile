@@ -2,14 +2,14 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test bench lint lock audit sbom jupyter screenshots clean
+.PHONY: help setup demo test faults soak load bench lint lock audit sbom jupyter screenshots clean
 
 # Tests and tools run on what .venv holds, whatever the caller's Python is.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 export PATH := $(PATH):/usr/sbin:/sbin
 
 help: ## Shows these lines
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## Installs all that is needed: Debian packages that are missing (it names them), then .venv from requirements.lock
 	@bash tools/setup.sh
@@ -19,6 +19,15 @@ demo: ## Sets up, starts a practice cluster of three nodes, builds etcd and flan
 
 test: setup lint ## Sets up, then runs every check and test; with CI=true nothing may be skipped
 	.venv/bin/pytest -n 2 --dist loadgroup --durations 15
+
+faults: setup ## Hits a run at each point by each fault, and finishes it (needs root; ONLY='phase 03' is shorter), writes docs/reliability.md
+	.venv/bin/python tools/faults.py --only '$(ONLY)'
+
+soak: setup ## Writes steadily while members restart and runs are made (needs root; MINUTES=60), writes docs/reliability.md
+	.venv/bin/python tools/soak.py --minutes $(or $(MINUTES),60)
+
+load: setup ## Builds on busy nodes, over a long link, and ten times in a row (needs root), writes docs/reliability.md
+	.venv/bin/python tools/load.py --rounds $(or $(ROUNDS),10)
 
 bench: setup ## Measures the same job by bash, Ansible, pyinfra and this (needs root; ROUNDS=3 is shorter), writes docs/performance.md
 	.venv/bin/python benchmarks/bench.py --rounds $(or $(ROUNDS),5) $(BENCH)

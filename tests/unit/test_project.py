@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 MODULES = sorted((ROOT / "runbook").rglob("*.py"))
 SCRIPTS = [ROOT / ".ci/run", *sorted(ROOT.glob("tools/*.sh"))]
-TARGETS = {"setup", "demo", "test", "lint", "lock", "jupyter", "clean"}
+TARGETS = {
+    "setup", "demo", "test", "faults", "soak", "load", "bench", "lint", "lock", "jupyter", "screenshots", "clean",
+}  # fmt: skip
 MAX_MODULE_LINES, MAX_FUNCTION_LINES = 300, 60
 
 # Paths of one person's or one machine's disk; /home/ops is on the practice nodes.
@@ -208,6 +210,7 @@ def test_links_between_files_resolve(prerequisite: Callable[[str], NoReturn]) ->
         if name.endswith(".md"):
             prose = re.sub(r"^```.*?^```|`[^`\n]*`", "", text, flags=re.MULTILINE | re.DOTALL)
             targets = re.findall(r"\]\(([^)\s#]+)(?:#[^)\s]*)?\)", prose)
+            targets += re.findall(r'\b(?:src|srcset|href)="([^"#]+)', prose)
             dead += [
                 f"{name}: {t}" for t in targets if "://" not in t and not (ROOT / name).parent.joinpath(t).exists()
             ]
