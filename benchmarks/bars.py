@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_LEFT, _RIGHT, _BAR, _ROW, _TOP, _SCALE = 210, 60, 14, 44, 66, 470
+_LEFT, _RIGHT, _BAR, _ROW, _TOP, _SCALE = 232, 60, 14, 44, 66, 470
 _STYLE = """
 text { font: 13px system-ui, sans-serif; fill: #24292f }
 .title { font-size: 15px; font-weight: 600 }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import platform
 import re
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +56,7 @@ def _fetch(product: str, version: str) -> tuple[artifacts.Binary, ...]:
 def prepare(nodes: Nodes, folder: Path, count: int, versions: dict[str, str]) -> Job:
     """Fill an empty folder for one contender."""
     folder.mkdir(parents=True)
+    sandbox = nodes.sandbox
     addresses = dict(list(nodes.addresses().items())[:count])
     members = tuple(addresses)[: etcd_members(count)]
     dist = folder / "dist"
@@ -65,8 +65,7 @@ def prepare(nodes: Nodes, folder: Path, count: int, versions: dict[str, str]) ->
         for binary in _fetch(product, version):
             (dist / binary.name).symlink_to(binary.path)
             (dist / f"{binary.name}.gz").symlink_to(binary.packed)
-    shutil.copytree(CONTENDERS / "templates", folder / "templates")
-    sandbox = nodes.sandbox
+    _write_templates(folder, params.load(sandbox.params(count)["cluster"]))
     (folder / "ssh_config").write_text(
         f"Host *\n  User root\n  IdentityFile {sandbox.key_file}\n  IdentitiesOnly yes\n"
         f"  UserKnownHostsFile {sandbox.known_hosts}\n  StrictHostKeyChecking yes\n  BatchMode yes\n",
@@ -89,6 +88,24 @@ def prepare(nodes: Nodes, folder: Path, count: int, versions: dict[str, str]) ->
     (folder / "hosts.ini").write_text(f"[nodes]\n{hosts}", encoding="utf-8")
     (folder / "params.yaml").write_text(yaml.safe_dump(sandbox.params(count)), encoding="utf-8")
     return Job(folder, addresses, members)
+
+
+def _write_templates(folder: Path, cluster: params.Cluster) -> None:
+    """Write the units' templates with the flags that the runbook gives, and marks for what differs between nodes."""
+    node = cluster.nodes[0]
+    marks = {
+        "name": "##NODE_NAME##", "initial-cluster": "##ETCD_NODES##", "etcd-endpoints": "##ETCD_ENDPOINTS##",
+    }  # fmt: skip
+    (folder / "templates").mkdir()
+    for unit, dash, flags in (
+        ("etcd", "--", etcd.flags(cluster, node)),
+        ("flanneld", "-", flannel.flags(cluster, node)),
+    ):
+        marked = {flag: marks.get(flag) or value.replace(node.host, "##NODE_IP##") for flag, value in flags.items()}
+        lines = " \\\n".join(f"  {dash}{flag}={value}" for flag, value in marked.items())
+        name = f"{unit}.service.template"
+        text = (CONTENDERS / "templates" / name).read_text(encoding="utf-8").replace("##FLAGS##", lines)
+        (folder / "templates" / name).write_text(text, encoding="utf-8")
 
 
 class WrongCluster(Exception):

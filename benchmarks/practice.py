@@ -70,7 +70,7 @@ def nodes(count: int) -> Iterator[Nodes]:
     home = platformdirs.user_state_path("runbook-benchmarks")
     before = os.environ.get("XDG_STATE_HOME")
     # The tests' clusters in this slot hold this lock, so the two take turns.
-    other = platformdirs.user_state_path("runbook-tests") / f"cluster-{SLOT}.lock"
+    other = platformdirs.user_state_path("runbook-tests") / f"test-cluster-{SLOT}.lock"
     with lock(other, wait_s=_OTHER_RUN_S), lock(home.with_suffix(".lock"), wait_s=_OTHER_RUN_S):
         os.environ["XDG_STATE_HOME"] = str(home)
         sandbox = Sandbox(NAME, SLOT, tell=lambda line: print(line, flush=True))

@@ -69,8 +69,8 @@ class Node:
 
 def contents(node: Node, job: dict) -> dict[str, bytes]:
     """The small files of a node by their path."""
-    etcd = (HERE / "templates/etcd.service.template").read_text()
-    flannel = (HERE / "templates/flanneld.service.template").read_text()
+    etcd = Path("templates/etcd.service.template").read_text()
+    flannel = Path("templates/flanneld.service.template").read_text()
     etcd = etcd.replace("##NODE_NAME##", node.name).replace("##ETCD_NODES##", job["etcd_nodes"])
     flannel = flannel.replace("##ETCD_ENDPOINTS##", job["endpoints"])
     units = {"etcd.service": etcd, "flanneld.service": flannel}

@@ -28,7 +28,7 @@ etcdctl = (
 
 def unit(name: str, **marks: str) -> io.StringIO:
     """A unit with its marks filled in, as a file that pyinfra uploads."""
-    text = (CONTENDERS / "templates" / f"{name}.service.template").read_text()
+    text = (work / "templates" / f"{name}.service.template").read_text()
     for mark, value in marks.items():
         text = text.replace(f"##{mark}##", value)
     return io.StringIO(text)

@@ -1,7 +1,6 @@
 """The nodes, from the job's folder (the working folder). pyinfra reads this once, and the deploy once a node."""
 
 import json
-import os
 import subprocess
 from pathlib import Path
 
@@ -14,7 +13,6 @@ shared = {
     "ssh_key": job["key_file"],
     "ssh_known_hosts_file": job["known_hosts"],
     "ssh_strict_host_key_checking": "yes",
-    "ssh_file_transfer_protocol": os.environ.get("BENCH_PYINFRA_TRANSFER", "sftp"),
     "ssh_allow_agent": False,
     "ssh_look_for_keys": False,
 }
