@@ -90,7 +90,7 @@ def config_there(fleet: Fleet) -> show.Table:
     Next: where it is not ok, `flannel.config(fleet)`.
     """
     key = EtcdKey(fleet.cluster)
-    done = fleet.first(fleet.cluster.etcd_nodes, key.probe(), what=f"etcdctl get {key.label}")
+    done = fleet.first(fleet.cluster.etcd_nodes, key.probe_value(), what=f"etcdctl get {key.label}")
     value, error = key.there(dict(line.split("=", 1) for line in done.text.splitlines() if "=" in line))
     wanted = json.dumps(key.wanted(), sort_keys=True)
     ok = value is not None and same(value, wanted)

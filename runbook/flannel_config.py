@@ -36,19 +36,26 @@ class EtcdKey:
         return self.cluster.flannel.network_config()
 
     def probe(self) -> str:
-        """Read the key and the names of the leases beside it; `status` is etcdctl's exit status."""
+        """Read the key and the names of the leases beside it."""
         folder = f"{self.cluster.flannel.etcd_prefix}/subnets"
         if self.api == 2:  # noqa: PLR2004 - etcd's API versions
-            get = etcdctl.command(self.cluster, "-o", "json", "get", self.label, api=2)
             names = etcdctl.command(self.cluster, "ls", folder, api=2)
         else:
-            get = etcdctl.command(self.cluster, "get", self.label, "-w", "json")
             names = etcdctl.command(self.cluster, "get", f"{folder}/", "--prefix", "--keys-only")
+        return f"""{self.probe_value()}
+echo "leases=$({names} 2>/dev/null | base64 -w0)"
+"""
+
+    def probe_value(self) -> str:
+        """Read the key; `status` is etcdctl's exit status."""
+        if self.api == 2:  # noqa: PLR2004 - as above
+            get = etcdctl.command(self.cluster, "-o", "json", "get", self.label, api=2)
+        else:
+            get = etcdctl.command(self.cluster, "get", self.label, "-w", "json")
         return f"""
 err=$(mktemp) || exit 1
 out=$({get} 2>"$err"); echo "status=$?"
 echo "config=$(printf %s "$out" | base64 -w0)"; echo "error=$(base64 -w0 <"$err")"; rm -f "$err"
-echo "leases=$({names} 2>/dev/null | base64 -w0)"
 """
 
     def there(self, found: Found) -> tuple[str | None, str]:

@@ -20,11 +20,17 @@ if TYPE_CHECKING:
 
 _LEASE_COLUMNS = ["lease", "node", "ok", "public_ip", "vtep_mac", "vni", "expires_s", "why", "remedy"]
 _SUBNET_COLUMNS = ["node", "lease", "owner", "ok", "link", "route", "neighbour", "forwarding", "files", "why", "remedy"]
+#: So many leases are asked about at once.
+_AT_ONCE = 8
 _REMEDY = "`journalctl -u flanneld` on the node; a restart of flanneld writes all of it anew"
 
 
-def leases(fleet: Fleet) -> show.Table:
+def leases(fleet: Fleet, *, expiry: bool = True) -> show.Table:
     """Show the subnet leases in etcd, held against the flannel nodes. Changes nothing.
+
+    Args:
+        fleet: The fleet.
+        expiry: Whether to ask for `expires_s` too: one more question a lease.
 
     Returns:
         One row a lease, and one for each flannel node without: lease (the subnet), node, ok, public_ip, vtep_mac, vni,
@@ -33,7 +39,8 @@ def leases(fleet: Fleet) -> show.Table:
     Next: a node without a lease: `flannel.states(fleet)`; else `flannel.subnets(fleet)`.
     """
     cluster = fleet.cluster
-    found = _leases_v2(fleet) if versions.flannel_api(cluster.flannel.version) == 2 else _leases_v3(fleet)  # noqa: PLR2004
+    old = versions.flannel_api(cluster.flannel.version) == 2  # noqa: PLR2004 - etcd's API versions
+    found = _leases_v2(fleet) if old else _leases_v3(fleet, expiry=expiry)
     return show.table(lease_rows(cluster, found), _LEASE_COLUMNS, f"Leases under {cluster.flannel.etcd_prefix}/subnets")
 
 
@@ -91,7 +98,7 @@ def _readable(lease: str, ip: str) -> bool:
     return True
 
 
-def _leases_v3(fleet: Fleet) -> list[tuple[str, str, float | None]]:
+def _leases_v3(fleet: Fleet, *, expiry: bool) -> list[tuple[str, str, float | None]]:
     cluster = fleet.cluster
     folder = f"{cluster.flannel.etcd_prefix}/subnets/"
     get = etcdctl.command(cluster, "get", folder, "--prefix", "-w", "json")
@@ -99,9 +106,11 @@ def _leases_v3(fleet: Fleet) -> list[tuple[str, str, float | None]]:
     kvs = (etcdctl.as_json(done.text) or {}).get("kvs") or []
     ids = {int(kv["lease"]) for kv in kvs if kv.get("lease")}
     ttl: dict[int, float] = {}
-    if ids:
+    if ids and expiry:
         asks = [etcdctl.command(cluster, "lease", "timetolive", f"{one:x}", "-w", "json") for one in sorted(ids)]
-        answers = fleet.first(cluster.etcd_nodes, "\n".join(asks), what="etcdctl lease timetolive").text
+        # Some at a time, a line each; all at once would be a thousand processes on a cluster of a thousand nodes.
+        script = "\n".join(f"{ask} &{' wait' if not number % _AT_ONCE else ''}" for number, ask in enumerate(asks, 1))
+        answers = fleet.first(cluster.etcd_nodes, f"{script}\nwait", what="etcdctl lease timetolive").text
         for line in answers.splitlines():
             answer = etcdctl.as_json(line) or {}
             ttl[int(answer.get("id", 0))] = float(answer.get("ttl", 0))
@@ -260,7 +269,7 @@ def subnets(fleet: Fleet, *, within_s: float = 15) -> show.Table:
 
 def _subnets_once(fleet: Fleet) -> show.Table:
     cluster = fleet.cluster
-    there = [row for row in show.rows(leases(fleet)) if row["lease"] and row["public_ip"]]
+    there = [row for row in show.rows(leases(fleet, expiry=False)) if row["lease"] and row["public_ip"]]
     there = [row for row in there if isinstance(row["lease"], str)]
     direct = bool(cluster.flannel.network_config()["Backend"].get("DirectRouting"))
     rows = []

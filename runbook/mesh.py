@@ -43,7 +43,7 @@ def ping(fleet: Fleet, *, within_s: float = 20) -> show.Table:
     """
     cluster = fleet.cluster
     overlay = {}
-    for row in show.rows(flannel_state.leases(fleet)):
+    for row in show.rows(flannel_state.leases(fleet, expiry=False)):
         name = row["node"] or row["public_ip"]
         if isinstance(row["lease"], str):
             overlay[name] = row["lease"].split("/")[0]

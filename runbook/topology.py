@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import html
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -52,7 +53,7 @@ def topology(fleet: Fleet) -> show.Picture:
 
     with ThreadPoolExecutor(2, thread_name_prefix="runbook-ask") as beside:
         members = beside.submit(asked, "etcd's members", etcd_state.endpoints)
-        leased = beside.submit(asked, "the leases", flannel_state.leases)
+        leased = beside.submit(asked, "the leases", functools.partial(flannel_state.leases, expiry=False))
         outcomes = fleet.run(flannel_state.kernel_script(cluster), what="ip link, addr")
         endpoints, leases = members.result(), leased.result()
     kernels = {

@@ -74,7 +74,7 @@ def pinged(
     within_s: float = 0,
 ) -> show.Table:
     """Ping a mesh of stand-ins in which nobody reaches the addresses that are down."""
-    monkeypatch.setattr(flannel_state, "leases", lambda _fleet: leased(*leases))
+    monkeypatch.setattr(flannel_state, "leases", lambda _fleet, **_: leased(*leases))
     fleet = fleet_of(cluster_of(), folder)
     for connection in local(fleet).values():
         connection.shim("ping", ping.replace("LOST", str(HERE / "lost.txt")).replace("OK", str(HERE / "ok.txt")))
