@@ -84,6 +84,12 @@ _WATCH_RESTART = f"""(path) => {{
 }}"""
 
 
+_FOCUS_SEEN = """() => {
+  const style = getComputedStyle(document.activeElement);
+  return style.outlineStyle !== 'none' || style.boxShadow !== 'none';
+}"""
+
+
 class Cell(NamedTuple):
     """A code cell as the page has it; `count` is 0 where it never ran, and while it runs."""
 
@@ -190,8 +196,18 @@ class Book:
 
     def run_all(self) -> None:
         """Choose Run All Cells; returns when the cells have begun to run."""
+        with self._begun():
+            self.lab.menu("Run", "Run All Cells")
+
+    def run_here(self) -> None:
+        """Press Shift+Enter on the active cell; returns when it has begun to run."""
+        with self._begun():
+            self.page.keyboard.press("Shift+Enter")
+
+    @contextmanager
+    def _begun(self) -> Iterator[None]:
         counts = [cell.count for cell in self.cells()]
-        self.lab.menu("Run", "Run All Cells")
+        yield
         self._wait(_BEGUN, [self.path, counts])
 
     def press(self, name: str, source: str = APPLY) -> None:
@@ -226,10 +242,11 @@ class Book:
         )
 
     def tab_to(self, name: str) -> None:
-        """Press Tab until the button of this name has the focus; fails where a round of the page has none."""
+        """Press Tab until the button of this name has the focus, and shows it; fails where a round has none."""
         for _ in range(_TABS):
             self.page.keyboard.press("Tab")
             if self.page.evaluate("document.activeElement.textContent.trim()") == name:
+                assert self.page.evaluate(_FOCUS_SEEN), f"{name} does not show that it has the focus"
                 return
         pytest.fail(f"{_TABS} times Tab, and {name} has not had the focus")
 
