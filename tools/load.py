@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import gc
 import os
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,6 +73,7 @@ def _build(practice: Practice, **ssh: object) -> float:
 @contextmanager
 def _busy(practice: Practice) -> Iterator[None]:
     """Keep CPU and disk of the nodes busy."""
+    practice.make_virgin()  # now: it may start them anew
     for node in NODES:
         for number, load in enumerate(_BUSY):
             practice.on(node, f"systemd-run --quiet --unit=load{number} sh -c {load!r}")
@@ -85,6 +87,7 @@ def _busy(practice: Practice) -> Iterator[None]:
 @contextmanager
 def _far(practice: Practice) -> Iterator[tuple[int, Path]]:
     """Reach the nodes' sshd by another port, behind a proxy with a delay in each node's network; port, known_hosts."""
+    practice.make_virgin()  # as above
     known = practice.folder / "known_hosts_far"
     lines = practice.sandbox.known_hosts.read_text(encoding="ascii").splitlines()
     known.write_text("".join(f"[{line.split()[0]}]:{PORT} {line.split(' ', 1)[1]}\n" for line in lines))
@@ -94,7 +97,14 @@ def _far(practice: Practice) -> Iterator[tuple[int, Path]]:
             argv += [str(SANDBOX_TESTS / "slowlink.py"), practice.address(node), str(PORT), "22", str(DELAY_S)]
             proxy = stack.enter_context(subprocess.Popen(argv))
             stack.callback(proxy.kill)
+        until(lambda: all(_listens(practice.address(node)) for node in NODES))
         yield PORT, known
+
+
+def _listens(address: str) -> bool:
+    with suppress(OSError), socket.create_connection((address, PORT), timeout=5):
+        return True
+    return False
 
 
 def _round(practice: Practice) -> dict[str, float]:

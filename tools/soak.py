@@ -34,7 +34,7 @@ class Events:
     def __init__(self, practice: Practice, params: Path) -> None:
         self._practice, self._params = practice, params
         self._nodes = itertools.cycle(NODES)
-        self.done = {"member restarted": 0, "member killed": 0, "`runbook run`, nothing to change": 0,
+        self.done = {"a member restarted": 0, "a member killed": 0, "`runbook run`, nothing to change": 0,
                      "`runbook run`, a unit changed by hand: three members rolled": 0}  # fmt: skip
         self._turns = itertools.cycle(zip(self.done, (self._restart, self._kill, self._run, self._roll), strict=True))
 
@@ -104,7 +104,7 @@ def table(writer: Writer, events: Events, took_s: float, rate: float) -> str:
         "acknowledged writes lost": f"**{len(writer.lost)}**",
         "p50, p99, longest of a write with its attempts":
             f"{writer.percentile_ms(50):.1f}, {writer.percentile_ms(99):.0f}, {writer.percentile_ms(100):.0f} ms",
-        **{name: f"{count} times" for name, count in events.done.items()},
+        **{f"meanwhile: {name}": f"{count}" for name, count in events.done.items()},
     }  # fmt: skip
     return "\n".join(["| what | figure |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())])
 
