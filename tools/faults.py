@@ -85,7 +85,7 @@ def table(done: dict[str, dict[str, object]]) -> str:
     lines = [
         f"{survived} of {len(points)} points survived.",
         "",
-        "| phase | point | fault | the run ended | what was left on the node | what the next run did |",
+        "| phase | point | fault | the run ended | left on the node that was hit | what the next run did |",
         "|---|---|---|---|---|---|",
     ]
     for point in points:

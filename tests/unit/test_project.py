@@ -25,8 +25,8 @@ ROOT = Path(__file__).parents[2]
 MODULES = sorted((ROOT / "runbook").rglob("*.py"))
 SCRIPTS = [ROOT / ".ci/run", *sorted(ROOT.glob("tools/*.sh"))]
 TARGETS = {
-    "setup", "demo", "test", "faults", "soak", "load", "bench", "lint", "lock", "audit", "sbom", "jupyter", "screenshots",
-    "clean",
+    "setup", "demo", "test", "faults", "soak", "load", "bench", "lint", "lock", "audit", "sbom", "jupyter",
+    "screenshots", "clean",
 }  # fmt: skip
 MAX_MODULE_LINES, MAX_FUNCTION_LINES = 300, 60
 
