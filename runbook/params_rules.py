@@ -174,8 +174,9 @@ def mirror(value: str) -> str:
         host = url.hostname if url.port != 0 else None
     except ValueError:
         raise ValueError(f"{shown(value)} is not {expected}") from None
-    if "@" in url.netloc:
-        raise ValueError(f"{shown(value)} holds a user or password; params are kept in records, so none belongs there")
+    if "@" in url.netloc or url.query:
+        held = f"{shown(value.partition('?')[0])} holds a user, a password or a query"
+        raise ValueError(f"{held}; params are kept in records, so none belongs there")
     if (url.scheme in ("http", "https") and host) or (url.scheme == "file" and url.path.startswith("/")):
         return value
     raise ValueError(f"{shown(value)} is not {expected}")

@@ -210,3 +210,10 @@ def test_parts_of_a_wrong_type_are_left_to_their_own_fault() -> None:
         ("nodes.2.name", "'a' is the name of nodes[0] already")
     ]
     assert faults(nodes=None, flannel={"subnet_len": "21"}) == []
+
+
+def test_a_mirrors_token_is_not_shown() -> None:
+    """A query may be a signed address: it is refused, and what it says is in no message."""
+    with pytest.raises(ValueError, match="a password or a query") as caught:
+        rules.mirror("https://m.example/x?X-Amz-Signature=s3cret")
+    assert "s3cret" not in str(caught.value)
