@@ -165,6 +165,35 @@ def test_the_units_may_do_little(practice: Practice, fleet: Fleet) -> None:
     assert found["flanneld"] <= 2.9, found
 
 
+def test_an_encrypted_ca_issues_and_its_passphrase_is_nowhere(
+    practice: Practice, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A run makes the CA's key encrypted; its passphrase and the open key are in no file here or on a node."""
+    word = "a passphrase of the test"
+    path = practice.params(pki={"dir": str(tmp_path), "encrypt_key": True}, etcd={"cert_dir": "/srv/sealed"})
+    records = practice.folder / "sealed"
+    command = ("run", path, "--approve", "--phases", "02", "--records", records)
+    monkeypatch.delenv("RUNBOOK_CA_PASSPHRASE", raising=False)
+    done = practice.cli(*command)
+    assert done.returncode == 1, done.stdout
+    assert "nobody to ask for its passphrase" in done.stdout
+    monkeypatch.setenv("RUNBOOK_CA_PASSPHRASE", word)
+    done = practice.cli(*command)
+    assert done.returncode == 0, done.stdout
+    monkeypatch.setenv("RUNBOOK_CA_PASSPHRASE", "another passphrase")
+    done = practice.cli(*command)
+    assert done.returncode == 1, done.stdout
+    assert "the passphrase does not open the key" in done.stdout
+    kept = [one for folder in (records, tmp_path) for one in folder.rglob("*") if one.is_file()]
+    assert b"BEGIN ENCRYPTED PRIVATE KEY" in (tmp_path / "ca-key.pem").read_bytes()
+    assert [one for one in kept if word.encode() in one.read_bytes() or b"another passphrase" in one.read_bytes()] == []
+    assert [one for one in kept if b"BEGIN PRIVATE KEY" in one.read_bytes()] == []
+    for node in NODES:
+        names = [one.name for one in (practice.root(node) / "srv/sealed").iterdir()]
+        assert sorted(names) == ["ca.pem", "etcd-key.pem", "etcd.pem"]
+    practice.on("node1", "rm -r /srv/sealed")
+
+
 # ---- data
 
 
