@@ -204,6 +204,19 @@ def test_every_text_and_table_can_be_read(lab: Lab, walk: Walk) -> None:  # noqa
 # ---- the gate
 
 
+def test_a_gate_can_be_read_while_it_waits(lab: Lab, units: Book) -> None:
+    """Its texts, boxes and buttons have a contrast of 4.5:1 in both themes."""
+    units.run_all()
+    units.until_asked()
+    for theme in (DARK, LIGHT):
+        lab.theme(theme)
+        texts = units.output().evaluate(TEXTS)
+        assert {"WAITING", "Apply", "Not now", "node3"} <= {word for text, *_ in texts for word in (text, text[2:])}
+        assert [(theme, *text) for text in texts if contrast(*text[1:]) < 4.5] == []
+    units.press("Not now")
+    units.until_idle()
+
+
 def test_not_now_changes_nothing(practice: Practice, units: Book) -> None:
     """Not now: no file of a node has changed, later cells have not run, and the notebook says who said so."""
     before = practice.traces()
