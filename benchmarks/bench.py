@@ -11,11 +11,14 @@ import os
 import resource
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from runbook.errors import RunbookError
 
 import job
 import machine
@@ -141,7 +144,7 @@ def main() -> int:
                 compare(only, chosen.rounds, chosen.results / "rivals.json")
             if chosen.sizes:
                 scale.measure([int(one) for one in chosen.sizes.split(",")], chosen.results / "sizes.json", say)
-        except (Failed, job.WrongCluster) as error:
+        except (Failed, job.WrongCluster, RunbookError, subprocess.SubprocessError) as error:
             print(f"bench: {error}", file=sys.stderr)
             return 1
     report.write(chosen.results)

@@ -140,7 +140,7 @@ def _check_node(nodes: Nodes, job: Job, cluster: params.Cluster, node: params.No
     bare = f"{_BIN}/etcdctl --endpoints=https://{node.host}:2379 --cacert=/etc/etcd/cert/ca.pem --command-timeout=2s"
     parts = [
         *(f"tr '\\0' '\\n' </proc/$(systemctl show -p MainPID --value {one})/cmdline" for one in ("etcd", "flanneld")),
-        "systemctl is-enabled etcd flanneld || true",
+        "for unit in etcd flanneld; do systemctl is-enabled $unit 2>/dev/null; done; true",
         "ip -4 -o addr show flannel.1",
         f"{bare} get x >/dev/null 2>&1 && echo open || echo shut",
         f"{pings} wait",
