@@ -131,25 +131,27 @@ def main() -> int:
     parser.add_argument(
         "--report-only", action="store_true", help="write docs/performance.md anew from the raw figures"
     )
-    chosen = parser.parse_args()
+    chosen, outcome = parser.parse_args(), 0
     if not chosen.report_only:
         if os.geteuid():
             print("bench: the practice cluster makes containers and interfaces, so it needs root", file=sys.stderr)
             return 1
         only = [one for one in rivals.ALL if one.key in {"bash", *chosen.only.split(",")}]
+        sizes = [int(one) for one in chosen.sizes.split(",") if one]
         try:
+            practice.need_room(max([NODES, *sizes]))
             rivals.setup()
             settle()
             if not chosen.no_rivals:
                 compare(only, chosen.rounds, chosen.results / "rivals.json")
-            if chosen.sizes:
-                scale.measure([int(one) for one in chosen.sizes.split(",")], chosen.results / "sizes.json", say)
+            if sizes:
+                scale.measure(sizes, chosen.results / "sizes.json", say)
         except (Failed, job.WrongCluster, RunbookError, subprocess.SubprocessError) as error:
             print(f"bench: {error}", file=sys.stderr)
-            return 1
+            outcome = 1
     report.write(chosen.results)
     say("figures: benchmarks/results/, report: docs/performance.md")
-    return 0
+    return outcome
 
 
 if __name__ == "__main__":
