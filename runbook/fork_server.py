@@ -2,7 +2,8 @@
 
 It is started and spoken to by `runbook.forked`. It has one thread only, so that a fork copies nothing that is held. A
 kernel is a process of its own, in a session of its own: it shares what was imported with the others, and nothing that
-they do. When the socket to its starter closes, by whatever end that came to, all kernels are killed and it ends.
+they do. When the socket to its starter closes, by whatever end that came to, all kernels are killed, the folders with
+their sockets and keys are removed, and it ends.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import json
 import os
 import random
 import select
+import shutil
 import signal
 import socket
 import struct
@@ -49,6 +51,8 @@ AHEAD = (
 )
 #: debugpy takes 0.4 s to import and a socket of each kernel; what runs headless is not stepped through.
 _NOT = "debugpy"
+#: How the names of the folders begin that are made for a kernel's sockets alone.
+FOLDER = "/runbook-kernel-"
 _SIZE = struct.Struct("!I")
 _FDS = 2
 LAUNCHER = ["-m", "ipykernel_launcher"]
@@ -90,6 +94,7 @@ class Server:
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._alive: dict[int, int | None] = {}
+        self._folders: list[str] = []
 
     def serve(self) -> dict[str, Any] | None:
         """Work until the end.
@@ -111,6 +116,8 @@ class Server:
         for pid in [pid for pid, status in self._alive.items() if status is None]:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(pid, signal.SIGKILL)
+        for folder in self._folders:
+            shutil.rmtree(folder, ignore_errors=True)  # a starter that was killed could not
         return None
 
     def _poll(self, pid: int) -> int | None:
@@ -139,6 +146,7 @@ class Server:
         for fd in fds:
             os.close(fd)
         if pid > 0:
+            self._folders += [os.path.dirname(one) for one in message["argv"] if FOLDER in one]  # noqa: PTH120 - light
             select.select([read], [], [])
             self._alive[pid] = None
             send(self._sock, {"pid": pid})

@@ -218,24 +218,27 @@ if __name__ == "__main__":
     with kernels.Kernels(2, Path.cwd()) as made, made.next() as manager:
         run_sync(made.start_next)()
         pids = [manager.provisioner.pid, made._waiting[0].provisioner.pid, forked._server.pid]
-        print(json.dumps(pids), flush=True)
+        files = [manager.connection_file, made._waiting[0].connection_file]
+        print(json.dumps([pids, files]), flush=True)
         time.sleep(600)
 """
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_nothing_outlives_the_process_that_started_it(number: signal.Signals, tmp_path: Path) -> None:
-    """Whatever ends it: its kernels and its fork server end too."""
+    """Whatever ends it: its kernels and its fork server end too, and the folders with their keys are gone."""
     process = subprocess.Popen(
         [sys.executable, "-c", STARTER], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
     with process:
         assert process.stdout
-        pids = json.loads(process.stdout.readline())
+        pids, files = json.loads(process.stdout.readline())
         assert not any(map(gone, pids))
+        assert all(map(os.path.exists, files))
         process.send_signal(number)
         process.wait(_SOON_S)
     until(lambda: all(map(gone, pids)))
+    assert not any(os.path.exists(os.path.dirname(file)) for file in files)  # noqa: PTH110, PTH120 - plain text
 
 
 def test_what_notebooks_import_is_imported_ahead(tmp_path: Path) -> None:
