@@ -109,7 +109,7 @@ def _listens(address: str) -> bool:
 
 def _round(practice: Practice) -> dict[str, float]:
     """Up, build, a second `runbook run`, down; what is left of it then."""
-    start = time.monotonic()
+    start, before = time.monotonic(), _temporary()
     practice.sandbox.up(3)
     _build(practice)
     done = practice.cli("run", practice.params(), "--approve", "--records", practice.folder / "records")
@@ -122,13 +122,17 @@ def _round(practice: Practice) -> dict[str, float]:
         "processes of the cluster": len(list(_processes(practice.sandbox.folder))),
         "mounts": str(practice.sandbox.folder) in Path("/proc/self/mountinfo").read_text(encoding="utf-8"),
         "network namespaces": sum((NETNS / practice.sandbox.block.namespace(n)).exists() for n in range(1, 4)),
-        "folders of a broker": len([one for one in Path(tempfile.gettempdir()).glob("runbook-*") if one.is_dir()]),
+        "folders in the temporary one": len(_temporary() - before),
         "descriptors of this process": len(list(Path("/proc/self/fd").iterdir())),
         "threads of this process": threading.active_count(),
         "memory of this process, MB": int(status.split("VmRSS:")[1].split()[0]) * 1024 / _MB,
     }
     print(f"{took_s:5.0f} s {left}", flush=True)
     return left
+
+
+def _temporary() -> set[Path]:
+    return {path for path in Path(tempfile.gettempdir()).glob("runbook-*") if path.is_dir()}
 
 
 def _processes(folder: Path) -> Iterator[int]:
