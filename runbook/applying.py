@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 from runbook import errors, show
 from runbook.live import Live
+from runbook.plain_text import clean
 from runbook.progress import Progress
 from runbook.rollout import STOPPED, Stop
-from runbook.ssh import clean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

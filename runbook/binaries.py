@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Literal
 from runbook import artifacts, plan, show
 from runbook.etcd_data import MemberData
 from runbook.fleet import values
+from runbook.plain_text import printable
 from runbook.resources import PRELUDE, Directory, File, Resource
-from runbook.ssh import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -112,7 +112,10 @@ def versions(fleet: Fleet) -> show.Table:
             path = quote(f"{folder}/{one.name}")
             ask = {"etcd": "--version", "etcdctl": "version", "etcdutl": "version", "flanneld": "--version"}
             told = f"timeout 10 {path} {ask[one.name]} 2>&1 | head -n 1" if one.name in ask else "echo script"
-            lines.append(f'echo "$(rb_sha256 {path})|$(stat -c %s {path})|$({told})"')
+            ctime, sha256 = fleet.sums.get((node.name, f"{folder}/{one.name}"), ("", ""))
+            same = f'[ "$(stat -c %.9Z -- {path} 2>/dev/null)" = {quote(ctime)} ] && echo {quote(sha256)}'
+            summed = f"{same} || rb_sha256 {path}" if ctime else f"rb_sha256 {path}"
+            lines.append(f'echo "$({summed})|$(stat -c %s {path})|$({told})"')
         return "\n".join(lines)
 
     for name, machine in machines.items():

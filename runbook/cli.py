@@ -21,8 +21,8 @@ from runbook.cli_diagnose import register as register_diagnose
 from runbook.cli_records import Records, Sign, local_root
 from runbook.cli_records import register as register_records
 from runbook.cli_run import count, record_run, say_warning
+from runbook.plain_text import clean
 from runbook.sandbox.cli import app as sandbox_app
-from runbook.ssh import clean
 
 if TYPE_CHECKING:
     from runbook import resume as resuming

@@ -9,7 +9,7 @@ from rich.markup import escape
 
 from runbook import errors, show
 from runbook.cli_records import local_root
-from runbook.ssh import clean
+from runbook.plain_text import clean
 
 if TYPE_CHECKING:
     from pathlib import Path

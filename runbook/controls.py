@@ -10,7 +10,7 @@ import ipywidgets as widgets
 
 from runbook import approval
 from runbook.applying import LOOK_S
-from runbook.ssh import clean
+from runbook.plain_text import clean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence

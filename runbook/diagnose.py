@@ -22,7 +22,7 @@ from runbook import (
     unit_causes,
 )
 from runbook.case import Case, Cause
-from runbook.ssh import clean
+from runbook.plain_text import clean
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

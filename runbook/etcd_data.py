@@ -13,8 +13,8 @@ from shlex import quote
 from typing import TYPE_CHECKING
 
 from runbook import etcdctl, versions
+from runbook.plain_text import printable
 from runbook.resources import Change, Found, content
-from runbook.ssh import printable
 
 if TYPE_CHECKING:
     from runbook.params import Cluster, Node

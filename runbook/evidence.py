@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 from runbook import chain, private_files, saving, sumfile
 from runbook.chain import LINK
 from runbook.errors import RunbookError
-from runbook.ssh import printable
+from runbook.plain_text import printable
 from runbook.sumfile import SIGNATURE, SUMS
 
 if TYPE_CHECKING:

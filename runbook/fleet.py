@@ -45,11 +45,14 @@ class Fleet:
     Attributes:
         cluster: The params.
         journal: Where each step is noted.
+        sums: The SHA-256 of files as plans have read them, with the change time that each had, by node and path: large
+            files that have not changed since need not be summed again.
     """
 
     def __init__(self, cluster: Cluster, connections: Mapping[str, Connection], journal: Journal | None = None) -> None:
         self.cluster = cluster
         self.journal = journal or Journal()
+        self.sums: dict[tuple[str, str], tuple[str, str]] = {}
         self._connections = dict(connections)
         self._logins: dict[str, Outcome[None]] = {}
 

@@ -17,9 +17,9 @@ from runbook import applying, approval, errors, plan_view, selection, show
 from runbook.controls import Choice, Controls, Reloaded, row, text
 from runbook.journal import GATE
 from runbook.live import Live
+from runbook.plain_text import clean
 from runbook.progress import Progress
 from runbook.rollout import Stop
-from runbook.ssh import clean
 
 if TYPE_CHECKING:
     from runbook.apply import Result
@@ -188,7 +188,7 @@ class _Gate:
         def look(progress: Progress) -> None:
             nonlocal last
             last = progress
-            words = f"{STOP} was pressed: what has begun is finished" if stop.asked else ""
+            words = f"{STOP} was pressed: what has begun is finished" if stop.asked else "applying"
             self._page.show(("running", words), progress.as_html(), progress.as_text())
 
         hint = "What has begun is finished, nothing more begins"

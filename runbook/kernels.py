@@ -30,6 +30,8 @@ LOG_VARIABLE = "RUNBOOK_KERNEL_LOG"
 #: Installed as share/jupyter/kernels/runbook, for papermill and JupyterLab by themselves.
 _SPEC = Path(__file__).with_name("kernelspec")
 _NAME = "runbook"
+#: A socket's address has 107 bytes at most (unix(7)); its own name takes some of them.
+_MOST_FOLDER = 90
 _ENDED_S = 5.0
 _LOOK_S = 0.01
 _ANSWER_S = 1.0
@@ -84,6 +86,9 @@ class IpcKernelManager(AsyncKernelManager):
     def __init__(self, **options: Any) -> None:  # noqa: ANN401 - traits
         # By default the sockets would lie in the working folder, which is the record's.
         folder = tempfile.mkdtemp(prefix="runbook-kernel-")
+        if len(folder) > _MOST_FOLDER:
+            Path(folder).rmdir()
+            folder = tempfile.mkdtemp(prefix="runbook-kernel-", dir="/tmp")
         self._remove_folder = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         ours: dict[str, Any] = {
             "transport": "ipc",

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from runbook import approval, errors, etcd_state, etcdctl, latency_picture, show
 from runbook.latency_picture import REMEDY, Sample, Watched
-from runbook.ssh import clean
+from runbook.plain_text import clean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

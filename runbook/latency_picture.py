@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from runbook import show
-from runbook.ssh import clean
+from runbook.plain_text import clean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,7 +14,7 @@ from shlex import quote
 from typing import TYPE_CHECKING
 
 from runbook import errors
-from runbook.ssh import clean, printable
+from runbook.plain_text import clean, printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

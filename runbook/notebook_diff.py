@@ -10,7 +10,7 @@ import nbformat
 from nbformat import v4
 
 from runbook import show
-from runbook.ssh import clean
+from runbook.plain_text import clean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from runbook import show
-from runbook.ssh import clean
+from runbook.plain_text import clean
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

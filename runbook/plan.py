@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from runbook import applying, approval, errors, plan_view, selection, show
 from runbook.fleet import Fleet, values
-from runbook.resources import PRELUDE, Change, Found, Resource
+from runbook.resources import PRELUDE, Change, File, Found, Resource
 from runbook.rollout import Stop, everywhere
 
 if TYPE_CHECKING:
@@ -227,6 +227,8 @@ def of_resources(
         changes, unchanged = [], 0
         for node, wanted in resources.items():
             for resource, state in zip(wanted, found.get(node, ()), strict=True):
+                if isinstance(resource, File) and {"ctime", "sha256"} <= state.keys():
+                    fleet.sums[node, resource.path] = state["ctime"], state["sha256"]
                 change = resource.compare(state)
                 if change is None:
                     unchanged += 1

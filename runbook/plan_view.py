@@ -6,7 +6,7 @@ import html
 from typing import TYPE_CHECKING
 
 from runbook import selection, show
-from runbook.ssh import clean
+from runbook.plain_text import clean
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from runbook import show
 from runbook.journal import GATE, Pulse, Step
-from runbook.ssh import clean
+from runbook.plain_text import clean
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -108,7 +108,7 @@ class Progress:
 
     def as_html(self) -> str:
         """The lines as a table with a bar for what takes long; '' before the first."""
-        rows = ""
+        rows, saying = "", any(said for *_, said in self._rows())
         for name, state, step, took, said in self._rows():
             done, total, words = self._bar(name)
             bar = f'<progress max="{total:.1f}" value="{done:.1f}" style="width:120px"></progress> ' if total else ""
@@ -119,12 +119,14 @@ class Progress:
                 f'<td style="{_CELL}">{html.escape(clean(step))}</td>',
                 f'<td style="{_CELL};white-space:nowrap">{bar}{html.escape(words)}</td>',
                 f'<td style="{_CELL};text-align:right;white-space:nowrap">{took}</td>',
-                f'<td style="{_CELL}"{title}>{f"<code>{html.escape(_short(said))}</code>" if said else ""}</td>',
             ]
+            if saying:
+                shown = f"<code>{html.escape(_short(said))}</code>" if said else ""
+                cells.append(f'<td style="{_CELL}"{title}>{shown}</td>')
             rows += f"<tr>{''.join(cells)}</tr>"
         if not rows:
             return ""
-        names = ("node", "state", "step", "how far", "time", "last said")
+        names = ["node", "state", "step", "how far", "time", *(["last said"] if saying else [])]
         head = "".join(f'<th scope="col" style="{_CELL}">{name}</th>' for name in names)
         caption = f'<caption style="{_CELL};font-weight:bold">{html.escape(clean(self._title))}: applying</caption>'
         table = f"{caption}<thead><tr>{head}</tr></thead><tbody>{rows}</tbody>"

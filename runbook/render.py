@@ -25,7 +25,7 @@ from runbook import (
     timeline,
     timeline_picture,
 )
-from runbook.ssh import clean
+from runbook.plain_text import clean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -7,10 +7,11 @@ readable as text, so that nothing vanishes from a record.
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import TYPE_CHECKING, Any
 
-from runbook.ssh import clean
+from runbook.plain_text import clean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -71,8 +72,10 @@ class _Styles:
         from bleach.css_sanitizer import CSSSanitizer  # type: ignore[import-untyped]  # noqa: PLC0415
 
         self._sanitizer = CSSSanitizer(allowed_css_properties=_STYLES, allowed_svg_properties=())
+        # The cells of a table have the same style: once is enough.
+        self.sanitize_css = functools.lru_cache(maxsize=1024)(self._sanitize)
 
-    def sanitize_css(self, style: str) -> str:
+    def _sanitize(self, style: str) -> str:
         kept: str = self._sanitizer.sanitize_css(style)
         return "" if "url(" in kept.lower() else kept
 

@@ -64,13 +64,13 @@ class Handler:
     def _save(self, buf: str, path: str) -> None:
         from runbook.formats import nbformat  # noqa: PLC0415 - half a second that not everyone needs
 
-        notebook = nbformat.reads(buf, as_version=4)
+        notebook = nbformat.v4.reads(buf)  # papermill has validated it
         for cell in notebook.cells:
             state = cell.metadata.get("papermill", {})
             if cell.cell_type == "code" and state.get("status") == "completed" and not state.get("start_time"):
                 state["status"] = "pending"
         clean = nbformat.from_dict(self._redactor.notebook(notebook))
-        write(Path(path.removeprefix(SCHEME)), nbformat.writes(clean) + "\n")
+        write(Path(path.removeprefix(SCHEME)), nbformat.v4.writes(clean) + "\n")
 
     def read(self, path: str) -> str:
         """Read a notebook."""

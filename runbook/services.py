@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from runbook import errors, lock_script, plan, show
 from runbook.apply import Result, not_done
 from runbook.journal import Pulse
+from runbook.plain_text import clean, printable
 from runbook.resources import Change, Found, Resource
 from runbook.rollout import Stop
-from runbook.ssh import clean, printable
 
 if TYPE_CHECKING:
     from runbook.fleet import Fleet

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from runbook.ssh import clean
+from runbook.plain_text import clean
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Sequence
@@ -57,6 +57,8 @@ _CELL = "padding:2px 8px;vertical-align:top;text-align:"
 #: What is shortened to its two ends: checksums, serials, UUIDs; not a fingerprint (to be compared) or a path.
 _ID = re.compile("[0-9a-f]{32,}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _ENDS = 8
+#: A time in two lines is hard to read.
+_TIME = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2} ")
 #: A table of more columns than this stands on its side in a terminal: a line a column, a column a row.
 _WIDE = 10
 #: A list longer than this is shown by its length and first entries.
@@ -173,7 +175,9 @@ def _cell(column: Hashable, value: object, align: str, *, head: bool) -> str:
     text, whole = _shown(column, value)
     inner = chip(word) if (word := _word(column, value)) else html.escape(text)
     title = f' title="{html.escape(whole)}"' if whole else ""
-    style = f"{_CELL}{align};white-space:{'nowrap' if _ID.fullmatch(whole) else 'pre-wrap'}{weight}"
+    style = (
+        f"{_CELL}{align};white-space:{'nowrap' if _ID.fullmatch(whole) or _TIME.match(text) else 'pre-wrap'}{weight}"
+    )
     return f'<{tag} style="{style}"{title}>{inner}</{tag[:2]}>'
 
 

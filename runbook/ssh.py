@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import threading
 import time
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import paramiko
 
 from runbook import dial, errors
 from runbook.channel import MARK, Feeder, Lines, drain, send
+from runbook.plain_text import printable
 
 if TYPE_CHECKING:
     import socket
@@ -31,22 +31,6 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _SCRIPTS_AT_ONCE = 8
 #: A node that did not answer is not waited for again in each table: its connect timeout is 10 s.
 _ASK_AGAIN_AFTER_S = 30.0
-#: Control characters, marks that turn the direction of text or break its lines (Unicode's bidi controls), and what is
-#: not seen: zero-width characters and tags.
-_CONTROL = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
-    "\U000e0000-\U000e007f]"
-)
-
-
-def clean(text: bytes | str) -> str:
-    """Text of a node without control and escape characters: it can't colour, move or forge anything."""
-    return _CONTROL.sub("", text.decode("utf-8", "replace") if isinstance(text, bytes) else text)
-
-
-def printable(text: bytes | str, limit: int = 2000) -> str:
-    """Text of a node, fit for a message: its end, cleaned."""
-    return clean(text).strip()[-limit:]
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from runbook import etcdctl, flannel_state, mesh, preflight
+from runbook.plain_text import clean
 from runbook.resources import content
-from runbook.ssh import clean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: Nothing is drawn narrower than this share of the run, in percent; what lies closer together is one bar.
 _NARROW = 0.4
+#: A bar narrower than this has no room for its phase's number.
+_LABELLED = 2.0
 #: About so many marks stand on the scale.
 _MARKS = 8
 #: So many steps are named in a bar's title, and so many of the longest in words.
@@ -127,7 +129,7 @@ def _phase_bars(whole: Sequence[Span], titles: Mapping[int, str], total: float) 
         left = max(cursor, 100 * one.start_s / total)
         width = max(100 * one.end_s / total - left, 0.0)
         title = f"{titles.get(one.phase or 0, '')}: {timeline.duration(one.took_s)}{', failed' if one.failed else ''}"
-        yield Bar(left - cursor, width, title, f"{one.phase:02d}", one.failed)
+        yield Bar(left - cursor, width, title, f"{one.phase:02d}" if width >= _LABELLED else "", one.failed)
         cursor = left + width
 
 
@@ -168,7 +170,9 @@ def _words(whole: Sequence[Span], done: Sequence[Span], titles: Mapping[int, str
         return ", ".join(f"{_name(one, titles)} {timeline.duration(one.took_s)}" for one in longest)
 
     yield f"Longest phases: {named(whole)}."
-    if steps := [one for one in done if one.node and one.took_s]:
+    # Nodes do the same at the same time: the slowest of a phase tells it.
+    slowest = {one.phase: one for one in sorted(done, key=lambda one: one.took_s) if one.node and one.took_s}
+    if steps := list(slowest.values()):
         yield f"Longest steps: {named(steps)}."
     if failed := [one for one in done if one.failed]:
         more = f" and {len(failed) - _NAMED} more" if len(failed) > _NAMED else ""

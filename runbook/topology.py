@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from runbook import errors, etcd_state, flannel_state, show
-from runbook.ssh import clean
+from runbook.plain_text import clean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

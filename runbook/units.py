@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import jinja2
 
 from runbook import show
-from runbook.ssh import printable
+from runbook.plain_text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

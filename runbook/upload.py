@@ -12,7 +12,7 @@ import fsspec
 from fsspec.registry import known_implementations
 
 from runbook import errors, sumfile, summary
-from runbook.ssh import clean
+from runbook.plain_text import clean
 from runbook.sumfile import SIGNATURE, SUMS
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from runbook import chain, evidence, execution, show, sumfile
 from runbook.errors import UsageError
-from runbook.ssh import clean, printable
+from runbook.plain_text import clean, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -14,7 +14,7 @@ from practice import NODES, Practice, until
 
 from runbook import errors, lock, lock_script
 from runbook.journal import Journal
-from runbook.ssh import printable
+from runbook.plain_text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

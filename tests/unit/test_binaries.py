@@ -96,6 +96,26 @@ def test_other_bytes_are_told(fleet: Fleet, fetched: list[tuple[str, str, str]],
     assert {arch for _, _, arch in fetched} == {"arm64"}
 
 
+def test_what_a_plan_has_summed_is_summed_again_only_when_it_changed(
+    fleet: Fleet, fetched: list[tuple[str, str, str]], tmp_path: Path
+) -> None:
+    """A file's sum counts as long as its change time does; a changed file is told although a plan has seen it right."""
+    assert fetched == []
+    machine(fleet, "x86_64")
+    (tmp_path / "bin").mkdir()
+    path = tmp_path / "bin" / "mk-docker-opts.sh"
+    path.write_bytes(make(tmp_path, path.name, "flannel", "0.26.7", "amd64").path.read_bytes())
+    binaries.install(fleet)
+    ctime, sha256 = fleet.sums["node1", str(path)]
+    assert sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    fleet.sums["node1", str(path)] = ctime, "seen"
+    told = {row["path"]: row["sha256"] for row in show.rows(binaries.versions(fleet))}
+    assert told[str(path)] == "seen"
+    path.write_text("#!/bin/sh\necho other\n")
+    told = {row["path"]: row["sha256"] for row in show.rows(binaries.versions(fleet))}
+    assert told[str(path)] == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def test_a_node_gets_what_its_roles_need(fetched: list[tuple[str, str, str]], tmp_path: Path) -> None:
     """Etcd's files on etcd nodes, flannel's on flannel nodes; each release is fetched once."""
     nodes = [{**NODES[0], "roles": ["etcd"]}, {**NODES[1], "roles": ["flannel"]}, NODES[2]]

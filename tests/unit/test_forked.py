@@ -9,6 +9,7 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from importlib import metadata
 from pathlib import Path
@@ -136,8 +137,7 @@ def test_each_notebook_has_one_kernel_and_the_next_is_ahead(way: str, tmp_path: 
 
 def test_kernels_leave_neither_processes_nor_files(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also those that waited for a notebook that never came, and what a cell had started."""
-    sockets = tmp_path / "sockets"
-    sockets.mkdir()
+    sockets = Path(tempfile.mkdtemp())
     monkeypatch.setattr("tempfile.tempdir", str(sockets))
     with Kernels(2, tmp_path) as made:
         with made.next() as manager:
@@ -147,7 +147,17 @@ def test_kernels_leave_neither_processes_nor_files(way: str, tmp_path: Path, mon
     until(lambda: gone(pid))
     assert gone(waiting)
     assert way
-    assert list(sockets.iterdir()) == []
+    sockets.rmdir()  # as nothing is in it any more
+
+
+def test_a_long_temporary_folder_is_no_hindrance(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A socket's address is short: where the folder's is not, /tmp is taken."""
+    long = tmp_path / ("long" * 25)
+    long.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(long))
+    with Kernels(1, tmp_path) as made, made.next() as manager:
+        assert (said(manager, "print(1)"), way) == ("1\n", way)
+    assert list(long.iterdir()) == []
 
 
 def test_a_kernel_says_nothing_on_stderr(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,8 @@ from ssh_server import NODE, StandInSshd
 from runbook import broker, brokered, errors
 from runbook.channel import Lines
 from runbook.params import Cluster
-from runbook.ssh import Completed, Connection, SshConnection, clean, printable
+from runbook.plain_text import clean, printable
+from runbook.ssh import Completed, Connection, SshConnection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
