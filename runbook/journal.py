@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runbook import errors
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -81,14 +83,28 @@ class Journal:
     def note(
         self, node: str, step: str, state: str = "done", detail: str = "", *, sent_bytes: int | None = None
     ) -> None:
-        """Note a step; safe to call from any thread."""
+        """Note a step; safe to call from any thread.
+
+        Raises:
+            RunbookError: the file can't be written.
+        """
         noted = Step(time.time(), node, step, state, detail, sent_bytes)
         with self._lock:
             self.steps.append(noted)
             if self._path:
-                with Path(self._path).open("a", encoding="utf-8") as file:
-                    file.write(noted.as_json() + "\n")
+                self._keep(noted)
         self.tell(noted)
+
+    def _keep(self, noted: Step) -> None:
+        try:
+            with Path(self._path).open("a", encoding="utf-8") as file:
+                file.write(noted.as_json() + "\n")
+        except OSError as error:
+            raise errors.RunbookError(
+                f"the run's journal can't be written: {error.strerror or error}",
+                subject=self._path,
+                remedy="make room on this machine, then run again: what is done is not done twice",
+            ) from error
 
     def tell(self, told: Step | Pulse) -> None:
         """Tell those who listen, and keep nothing; safe to call from any thread."""

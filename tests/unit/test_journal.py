@@ -7,12 +7,13 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+import pytest
+
+from runbook import errors
 from runbook.journal import Journal, Pulse, Step, follow
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
 
 def test_steps_are_kept_in_order() -> None:
@@ -36,6 +37,16 @@ def test_each_step_is_in_the_file_at_once(tmp_path: Path, monkeypatch: pytest.Mo
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert [line["step"] for line in lines] == ["earlier", "line\nbreak \u00e9"]
     assert Step(**lines[1]) == journal.steps[0]
+
+
+def test_a_journal_that_cannot_be_written_says_what_to_do() -> None:
+    """A full disk on this side is told with the file and the remedy, by the real device that is always full."""
+    journal = Journal("/dev/full")
+    with pytest.raises(
+        errors.RunbookError, match="/dev/full: the run's journal can't be written: No space left"
+    ) as told:
+        journal.note("node1", "apply")
+    assert (told.value.subject, "make room" in told.value.remedy) == ("/dev/full", True)
 
 
 def test_bytes_are_told_where_there_are_any() -> None:
