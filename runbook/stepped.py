@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import subprocess
 import sys
+import tempfile
 from typing import TYPE_CHECKING, Any
 
 import nbformat
+from jupyter_client.connect import jupyter_runtime_dir  # type: ignore[attr-defined]  # from jupyter_core
 
 from runbook import errors, phases, record, saving, summary
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from runbook.params import Cluster
@@ -33,6 +37,8 @@ _OVERRIDES = {
 #: nbdime's buttons compare with git's HEAD: a record is in no git, and they fill the toolbar.
 _PAGE = {"disabledExtensions": {"nbdime-jupyterlab": True}}
 _WORKSPACE = "runbook"
+#: A socket's address has 107 bytes at most (unix(7)); a kernel's own name in the folder takes 50 of them.
+_MOST_FOLDER = 57
 #: The notebooks of a checkout lie beside docs/, those of a record beside a copy of the page.
 _DOCS_LINK = re.compile(rf"\]\(\.\./docs/(?={re.escape(errors.PAGE)}[)#])")
 
@@ -85,7 +91,19 @@ def open_lab(folder: Path, *, options: tuple[str, ...] = ()) -> int:
     command += ["--KernelManager.transport=ipc", *options]
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         command.append("--allow-root")
-    return subprocess.call(command, env=environment)
+    with _runtime_folder() as runtime:
+        return subprocess.call(command, env=environment | {"JUPYTER_RUNTIME_DIR": runtime})
+
+
+@contextlib.contextmanager
+def _runtime_folder() -> Iterator[str]:
+    """Jupyter's own runtime folder; one of our own where its name is too long for the sockets of kernels in it."""
+    folder = jupyter_runtime_dir()
+    if len(os.fsencode(folder)) <= _MOST_FOLDER:
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="runbook-", dir="/tmp") as short:
+        yield short
 
 
 def _arrange(folder: Path) -> None:

@@ -6,7 +6,7 @@ import json
 import re
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import nbformat
 import papermill
@@ -15,9 +15,6 @@ from jupyterlab_server.workspaces_handler import WorkspacesManager
 from local_node import cluster_of
 
 from runbook import errors, phases, stepped, summary
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 NOTEBOOKS = [phases.INDEX, *(phase.notebook for phase in phases.PHASES)]
 
@@ -104,6 +101,21 @@ def test_lab_is_opened_on_the_folder(folder: Path, monkeypatch: pytest.MonkeyPat
     overrides = json.loads((folder / ".jupyter/labconfig/default_setting_overrides.json").read_text())
     assert overrides["@jupyterlab/docmanager-extension:plugin"]["autosaveInterval"] == 10
     assert overrides["@jupyterlab/docmanager-extension:plugin"]["lastModifiedCheckMargin"] == 10_000
+
+
+@pytest.mark.parametrize(("length", "kept"), [(57, True), (58, False)])
+def test_sockets_of_kernels_have_room(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, length: int, *, kept: bool
+) -> None:
+    """Jupyter's runtime folder is used where a kernel's socket fits in it, else a short one that is gone at the end."""
+    runtime = "/".ljust(length, "r")
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", runtime)
+    used: list[Path] = []
+    monkeypatch.setattr(subprocess, "call", lambda _, *, env: used.append(Path(env["JUPYTER_RUNTIME_DIR"])) or 0)
+    stepped.open_lab(folder)
+    assert (str(used[0]) == runtime) is kept
+    assert len(str(used[0])) <= 57
+    assert not used[0].exists()
 
 
 def test_lab_opens_with_the_index_in_front(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
