@@ -97,7 +97,7 @@ def leases(case: Case) -> Iterator[Cause]:
     for ip, rows in by_ip.items():
         owner = next((one for one in case.hosts if ip in one.kernel.addresses), None)
         if len(rows) > 1:
-            own = _own_subnet(owner)
+            own = own_subnet(owner)
             others = [row["lease"] for row in rows if row["lease"] != own]
             keys = " ".join(f"{folder}/{one.replace('/', '-')}" for one in (others if own else others[1:]))
             why = f"{', '.join(row['lease'] for row in rows)} are both {ip}'s, expected one lease an address"
@@ -108,7 +108,8 @@ def leases(case: Case) -> Iterator[Cause]:
     yield from _interfaces(case, by_ip)
 
 
-def _own_subnet(owner: Symptoms | None) -> str:
+def own_subnet(owner: Symptoms | None) -> str:
+    """The subnet that a node uses, by what flanneld wrote there; '' where it wrote none."""
     subnet = owner.kernel.env.get("FLANNEL_SUBNET", "") if owner else ""
     try:
         return str(ipaddress.IPv4Interface(subnet).network)

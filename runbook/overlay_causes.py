@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from runbook import flannel_state
 from runbook.case import CONSEQUENCE, FLANNELD, NODE, OVERLAY, STATE, STORE, Cause
+from runbook.flannel_causes import own_subnet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -92,7 +93,9 @@ def _in_the_way(other: Link, vni: int, port: int) -> bool:
 
 
 def _own_lease(case: Case, one: Symptoms) -> dict[str, object] | None:
-    return next((row for row in case.leases if row["public_ip"] in one.kernel.addresses), None)
+    rows = [row for row in case.leases if row["public_ip"] in one.kernel.addresses]
+    # Of two leases the node's own is the one that it uses; the other one has a cause of its own.
+    return next((row for row in rows if row["lease"] == own_subnet(one)), rows[0] if rows else None)
 
 
 def mtu(case: Case) -> Iterator[Cause]:

@@ -198,7 +198,7 @@ def test_a_start_that_fails_tells_what_its_journal_says(virgin: Practice) -> Non
             assert [name for name in NODES if states[name]["ok"]] == ["node1", "node3"]
             assert "address already in use" in states["node2"]["why"]
         finally:
-            virgin.on("node2", "systemctl stop squatter.socket")
+            virgin.on("node2", "systemctl stop squatter.socket squatter.service")
         apply(fleet, "04")
         assert wrong(fleet, "04-05") == []
 
