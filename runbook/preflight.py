@@ -31,7 +31,7 @@ _COLUMNS = [
     "wal_free_bytes", "listeners", "vxlan", "br_netfilter", "ip_forward", "iptables", "missing_tools", "unit_dirs",
     "tools", "why",
 ]  # fmt: skip
-_TOOLS = "systemctl systemd-analyze journalctl tar gzip sha256sum base64 stat flock mktemp ip bridge ping ss"
+_TOOLS = "systemctl systemd-analyze journalctl gzip sha256sum base64 stat flock mktemp ip bridge ping ss"
 _NEEDED_FREE_BYTES = 1 << 30
 #: etcd warns past a second; certificates and leases live by the clock too.
 MAX_OFFSET_MS = 1000
