@@ -86,6 +86,7 @@ class Controls:
                 raise Reloaded
             look()
             await asyncio.sleep(LOOK_S / 2)
+        look()  # a box that was unticked a moment before the press counts
         self.show()  # a second press would be for what is not on the page any more
         return self._pressed
 

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 LIGHT, DARK = "JupyterLab Light", "JupyterLab Dark"
 APPLY = "plan.apply("
 """What the cell with the gate calls."""
-#: JupyterLab's own words where a reload, or a kernel's end, cut off a request of its page: no fault of what is shown.
-_CUT_OFF = re.compile("Canceled future for|Canceled|disposed|Failed to fetch|NetworkError|[Kk]ernel connection")
+#: JupyterLab's own words where a reload, or a kernel's end, cut off a request or a drawing: no fault of what is shown.
+_CUT_OFF = re.compile("Canceled|disposed|Failed to fetch|NetworkError|[Kk]ernel connection|removeChild")
 _SERVER_S = 60.0
 _END_S = 60
 #: How long anything on a page may take on a busy machine; nothing waits as long where all is well.

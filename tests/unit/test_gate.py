@@ -231,6 +231,21 @@ def test_a_node_that_is_unticked_is_left_out(cell: Cell) -> None:
     assert notes(one)[1][1].endswith("; left out: node2")
 
 
+def test_a_box_that_is_unticked_just_before_the_press_counts(cell: Cell) -> None:
+    """Both may come between two looks of the cell: what stood on the page when Apply was pressed is applied."""
+    one = plan_of(made)
+
+    async def work() -> show.Table:
+        task = asyncio.ensure_future(one.apply(approve=False))
+        await until(lambda: cell.found(widgets.Checkbox, "node2"))
+        cell.found(widgets.Checkbox, "node2").value = False
+        cell.press("Apply")  # with nothing awaited in between
+        return await task
+
+    table = asyncio.run(work())
+    assert {row["node"]: row["result"] for row in show.rows(table)}["node2"] == "left out"
+
+
 def test_a_member_of_a_first_start_cannot_be_unticked(cell: Cell) -> None:
     """Its box is disabled, with the reason as text beside it."""
     members = [Change("etcd.service", "start", "inactive/dead", node=f"node{n}") for n in (1, 2, 3)]
