@@ -34,15 +34,6 @@ if TYPE_CHECKING:
 MIB = 1 << 20
 
 
-@pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandInSshd]:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    for name in ("SSH_AUTH_SOCK", "RUNBOOK_SSH_PASSWORD", "RUNBOOK_SSH_PASSWORD_VARIABLE", "RUNBOOK_SUDO_PASSWORD"):
-        monkeypatch.delenv(name, raising=False)
-    with StandInSshd(tmp_path) as one:
-        yield one
-
-
 def cluster(server: StandInSshd) -> Cluster:
     """One node on the loopback, made past the params' rules."""
     return Cluster.model_construct(nodes=(NODE,), ssh=server.settings())

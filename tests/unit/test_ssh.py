@@ -25,15 +25,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandInSshd]:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    for name in ("SSH_AUTH_SOCK", "RUNBOOK_SSH_PASSWORD", "RUNBOOK_SSH_PASSWORD_VARIABLE", "RUNBOOK_SUDO_PASSWORD"):
-        monkeypatch.delenv(name, raising=False)
-    with StandInSshd(tmp_path) as one:
-        yield one
-
-
 @pytest.fixture(params=["direct", "brokered"])
 def connection(server: StandInSshd, request: pytest.FixtureRequest) -> Iterator[Connection]:
     """A node by a connection of our own, and as the broker of a run reaches it: no test here tells them apart."""

@@ -1,0 +1,22 @@
+"""What unit tests share: a stand-in for a node's sshd."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from ssh_server import StandInSshd
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandInSshd]:
+    """An sshd on loopback; home is the test's folder, and the environment has neither passwords nor an agent."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("SSH_AUTH_SOCK", "RUNBOOK_SSH_PASSWORD", "RUNBOOK_SSH_PASSWORD_VARIABLE", "RUNBOOK_SUDO_PASSWORD"):
+        monkeypatch.delenv(name, raising=False)
+    with StandInSshd(tmp_path) as one:
+        yield one
