@@ -95,7 +95,7 @@ def _counted(
     for block in feed:
         yield block
         sent += len(block)
-        # The archive's own headers are no news; nobody wants to read of 101 %.
+        # A file that grew meanwhile is told by its sum; nobody wants to read of 101 %.
         told(min(sent, total), total)
 
 

@@ -21,15 +21,19 @@ if TYPE_CHECKING:
 
 Found = Mapping[str, str]
 
-#: What every probe script may call: prints what is known of a path as `key=value` lines.
-PRELUDE = r"""
-rb_sha256() {
-  # On large files openssl, where a node has it, takes a third of sha256sum's time.
-  rb_out=
-  [ "$(stat -c %s -- "$1")" -lt 1048576 ] || rb_out=$(openssl dgst -sha256 -r <"$1" 2>/dev/null) || rb_out=
-  [ -n "$rb_out" ] || rb_out=$(sha256sum <"$1")
-  echo "${rb_out%% *}"
+#: `rb_sum SIZE` prints the SHA-256 of so many bytes on standard input.
+SUM = r"""
+rb_sum() {
+  # On many bytes openssl, where a node has it, takes a third of sha256sum's time.
+  if [ "$1" -ge 1048576 ] && openssl dgst -sha256 -r </dev/null >/dev/null 2>&1; then openssl dgst -sha256 -r
+  else sha256sum; fi | cut -c1-64
 }
+"""
+#: What every probe script may call: prints what is known of a path as `key=value` lines.
+PRELUDE = (
+    SUM
+    + r"""
+rb_sha256() { rb_sum "$(stat -c %s -- "$1")" <"$1"; }
 rb_stat() {
   stat -c 'mode=%a
 owner=%U:%G
@@ -47,6 +51,7 @@ rb_path() {
   fi
 }
 """
+)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from shlex import quote
 from typing import TYPE_CHECKING
 
 from runbook import errors
-from runbook.resources import Payload, staging_folder
+from runbook.resources import SUM, Payload, staging_folder
 from runbook.secret import Secret
 
 if TYPE_CHECKING:
@@ -26,14 +26,11 @@ _READ = 256 * 1024
 
 #: head takes exactly what it is told from a pipe; tee gives it to the sum and, by the pipe at 4, to what unpacks it,
 #: the status of which is that of the assignment: a full disk ends the script (set -e) with its words.
-_TAKE = """\
-rb_take() {
-  rb_with=sha256sum
-  # On large files openssl, where a node has it, takes a third of sha256sum's time.
-  [ "$2" -lt 1048576 ] || ! openssl dgst -sha256 -r </dev/null >/dev/null 2>&1 || rb_with='openssl dgst -sha256 -r'
-  rb_sum=$({ { head -c "$2" | tee /dev/fd/4 | $rb_with >&3; } 4>&1 | $5 >"$1"; } 3>&1)
-  [ "${rb_sum%% *}" = "$3" ] || { echo "$4 arrived with other bytes than were sent: run again" >&2; exit 1; }
-}"""
+_TAKE = f"""{SUM}
+rb_take() {{
+  rb_told=$({{ {{ head -c "$2" | tee /dev/fd/4 | rb_sum "$2" >&3; }} 4>&1 | $5 >"$1"; }} 3>&1)
+  [ "$rb_told" = "$3" ] || {{ echo "$4 arrived with other bytes than were sent: run again" >&2; exit 1; }}
+}}"""
 
 
 def stage(folder: str, token: str) -> str:
