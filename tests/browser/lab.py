@@ -74,7 +74,19 @@ _ASKS = f"""([path, index, name]) => {{
   if (told && there) return 'asks';
   return cell.model.executionState === 'running' ? undefined : 'ended';
 }}"""
-_CLEAN = f"(path) => {{ {_PANEL} return !panel.context.model.dirty; }}"
+#: What JupyterLab tells of the next save: clean alone may be from before, with the file being written just now.
+_WATCH_SAVE = f"""(path) => {{
+  {_PANEL}
+  window.savedAs = '';
+  let begun = false;
+  const heard = (_, state) => {{
+    begun = begun || state === 'started';
+    if (!begun || (state !== 'completed' && state !== 'failed')) return;
+    panel.context.saveState.disconnect(heard);
+    window.savedAs = state;
+  }};
+  panel.context.saveState.connect(heard);
+}}"""
 _NO_KERNEL = f"(path) => {{ {_PANEL} return !panel.sessionContext.session?.kernel; }}"
 _WATCH_RESTART = f"""(path) => {{
   {_PANEL}
@@ -255,8 +267,10 @@ class Book:
 
     def save(self) -> NotebookNode:
         """Save; returns what is on disk then."""
+        self.page.evaluate(_WATCH_SAVE, self.path)
         self.page.keyboard.press("Control+s")
-        self._wait(_CLEAN)
+        state = self.page.wait_for_function("window.savedAs", timeout=_PAGE_MS, polling=_LOOK_MS).json_value()
+        assert state != "failed", f"JupyterLab could not save {self.path}"
         return nbformat.read(self.lab.server.record / self.path, as_version=4)  # type: ignore[no-any-return]
 
     # ---- what a person waits for
