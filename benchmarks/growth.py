@@ -26,9 +26,10 @@ from typing import TYPE_CHECKING, Any
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from runbook import fleet, params, plan, stream
+from runbook import fleet, params, plan
 from runbook.artifacts import Binary
 from runbook.params import Ssh
+from runbook.plans import stream
 from runbook.resources import Directory, File, Payload
 
 import growth_picture

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
-from runbook import artifacts, etcd, flannel, params, releases
+from runbook import artifacts, etcd, flannel, params
+from runbook.downloads import releases
 from runbook.sandbox.params_file import etcd_members
 
 if TYPE_CHECKING:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Literal
 
 from platformdirs import user_cache_path
 
-from runbook import artifact_cache, artifact_sources, gobuild
-from runbook.artifact_cache import Binary, NotInCache
-from runbook.download import FetchFailed, local_path, shown
+from runbook.downloads import artifact_cache, artifact_sources, gobuild
+from runbook.downloads.artifact_cache import Binary, NotInCache
+from runbook.downloads.download import FetchFailed, local_path, shown
+from runbook.downloads.releases import Release, arch, names
 from runbook.errors import ArtifactError
-from runbook.releases import Release, arch, names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

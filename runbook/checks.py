@@ -44,7 +44,7 @@ def expect(table: pd.DataFrame, claim: str, *, ok: str = "ok") -> pd.DataFrame:
 
 def _causes(table: pd.DataFrame) -> list[str]:
     """What a look at the nodes finds behind it."""
-    from runbook import explain  # noqa: PLC0415 - only where something failed
+    from runbook.diagnosis import explain  # noqa: PLC0415 - only where something failed
 
     columns = [name for name in ("node", "to") if name in table.columns]
     return explain.failed_check(

@@ -17,17 +17,17 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 
 from runbook import errors, params, show
-from runbook.cli_diagnose import register as register_diagnose
-from runbook.cli_records import Records, Sign, local_root
-from runbook.cli_records import register as register_records
-from runbook.cli_run import count, record_run, say_warning
+from runbook.commands.diagnose import register as register_diagnose
+from runbook.commands.records import Records, Sign, local_root
+from runbook.commands.records import register as register_records
+from runbook.commands.run import count, record_run, say_warning
 from runbook.plain_text import clean
 from runbook.sandbox.cli import app as sandbox_app
 
 if TYPE_CHECKING:
-    from runbook import resume as resuming
     from runbook.fleet import Fleet
     from runbook.phases import Phase
+    from runbook.records import resume as resuming
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 app.add_typer(sandbox_app, name="sandbox")
@@ -54,7 +54,8 @@ def run(
     sign: Sign = None,
 ) -> None:
     """Execute the notebooks in order by papermill; each is saved, also when it fails."""
-    from runbook import pipeline, record_list, resume as resuming  # noqa: PLC0415, I001 - `--help` need not import them
+    from runbook import pipeline  # noqa: PLC0415, I001 - `--help` need not import them
+    from runbook.records import record_list, resume as resuming  # noqa: PLC0415 - `--help` need not import them
 
     cluster = params.load(path)
     _warn(cluster)
@@ -84,8 +85,8 @@ def _chosen(only: str, first: int) -> tuple[Phase, ...]:
 
 
 def _say_what_no_longer_holds(path: Path, going_on: resuming.Resumption) -> None:
-    from runbook import resume as resuming  # noqa: PLC0415 - as above
     from runbook.fleet import connect  # noqa: PLC0415
+    from runbook.records import resume as resuming  # noqa: PLC0415 - as above
 
     for phase, what, rows in resuming.no_longer_hold(connect(path, partial=True), going_on.earlier):
         _out.print(f"[yellow]![/] phase {phase.number:02d} passed then and no longer holds: {escape(clean(what))}")
@@ -178,7 +179,7 @@ def list_phases() -> None:
 @app.command()
 def trust(path: _Params, *, yes: Annotated[bool, typer.Option("--yes", help="Accept without asking.")] = False) -> None:
     """Show the nodes' host keys that are not known yet, and add them to known_hosts when you say so."""
-    from runbook import hostkeys  # noqa: PLC0415 - as above
+    from runbook.transport import hostkeys  # noqa: PLC0415 - as above
 
     cluster = params.load(path)
     keys = hostkeys.look(cluster)

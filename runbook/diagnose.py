@@ -8,20 +8,17 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from runbook import (
+from runbook import errors, pki, show, state
+from runbook.diagnosis import (
     cert_causes,
-    errors,
     etcd_causes,
     flannel_causes,
     overlay_causes,
-    pki,
-    show,
-    state,
     symptom_script,
     symptoms,
     unit_causes,
 )
-from runbook.case import Case, Cause
+from runbook.diagnosis.case import Case, Cause
 from runbook.plain_text import clean
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from runbook import units as unit_files_of
 from runbook.etcd_data import UNIT, MemberData
 from runbook.etcd_state import alarms, endpoints, members
 from runbook.latency import watch
+from runbook.plans.selection import Quorum
 from runbook.resources import Change, Directory, File, Resource, User
-from runbook.selection import Quorum
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,10 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from runbook import brokered, errors, params, show
-from runbook.brokered import BrokeredConnection
+from runbook import errors, params, show
 from runbook.journal import Journal
 from runbook.ssh import Completed, Connection, SshConnection
+from runbook.transport import brokered
+from runbook.transport.brokered import BrokeredConnection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -13,9 +13,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from runbook import approval, errors, etcd_state, etcdctl, latency_picture, show
-from runbook.latency_picture import REMEDY, Sample, Watched
+from runbook import errors, etcd_state, etcdctl, show
+from runbook.pages import latency_picture
+from runbook.pages.latency_picture import REMEDY, Sample, Watched
 from runbook.plain_text import clean
+from runbook.plans import approval
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

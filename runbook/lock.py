@@ -18,12 +18,13 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runbook import brokered, errors
-from runbook.brokered import BrokeredConnection
+from runbook import errors
 from runbook.fleet import Fleet
 from runbook.journal import Journal
 from runbook.lock_script import FOLDER, Found, answer, look, release, take
 from runbook.ssh import SshConnection
+from runbook.transport import brokered
+from runbook.transport.brokered import BrokeredConnection
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

@@ -7,7 +7,8 @@ import time
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from runbook import flannel_state, mesh_picture, show
+from runbook import flannel_state, show
+from runbook.pages import mesh_picture
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,8 +9,8 @@ from shlex import quote
 from typing import TYPE_CHECKING
 
 from runbook import errors, pki, plan, show, state
+from runbook.certs.secret import Secret
 from runbook.resources import Change, Directory, File, Found, Payload, Resource, access_reason, content
-from runbook.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -16,12 +16,12 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from runbook import params_file
 from runbook.errors import ParamsError
-from runbook.params_faults import Describer
-from runbook.params_file import Document, Fault
-from runbook.params_models import SECTIONS, Artifacts, Cluster, Etcd, Flannel, Node, Pki, Role, Ssh, cross
-from runbook.params_rules import shown
+from runbook.settings import params_file
+from runbook.settings.params_faults import Describer
+from runbook.settings.params_file import Document, Fault
+from runbook.settings.params_models import SECTIONS, Artifacts, Cluster, Etcd, Flannel, Node, Pki, Role, Ssh, cross
+from runbook.settings.params_rules import shown
 
 __all__ = [
     "Artifacts",

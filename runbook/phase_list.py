@@ -6,7 +6,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runbook import execution, params, phases, record, record_list, show, summary
+from runbook import params, phases, record, show
+from runbook.records import execution, record_list, summary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

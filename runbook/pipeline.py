@@ -11,30 +11,19 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from runbook import (
-    broker,
-    brokered,
-    errors,
-    evidence,
-    fleet,
-    formats,
-    lock,
-    lock_script,
-    phases,
-    record,
-    redact,
-    saving,
-    summary,
-    timeline,
-)
+from runbook import errors, fleet, lock, lock_script, phases, record
 from runbook.journal import Journal
-from runbook.rendering import Rendering
+from runbook.jupyter import formats
+from runbook.pages import timeline
+from runbook.pages.rendering import Rendering
+from runbook.records import evidence, redact, saving, summary
+from runbook.transport import broker, brokered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from runbook.kernels import Kernels
+    from runbook.jupyter.kernels import Kernels
     from runbook.params import Cluster
     from runbook.phases import Phase
 
@@ -247,7 +236,7 @@ def _executor(
 ) -> Iterator[Callable[[Phase, dict[str, object]], PhaseRun]]:
     """Give what executes a phase's notebook; no kernel is left at the end."""
     papermill = formats.papermill()  # half a second that `plan` and `status` don't need
-    from runbook import engine, kernels  # noqa: PLC0415
+    from runbook.jupyter import engine, kernels  # noqa: PLC0415
 
     # A run that is interrupted leaves a task of nbclient's with an error that nobody asks for: asyncio would print it.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)

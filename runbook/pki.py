@@ -22,12 +22,12 @@ from contextlib import contextmanager
 from shlex import quote
 from typing import TYPE_CHECKING, NoReturn
 
-from runbook import passphrase
-from runbook.authority import Authority, new_authority, sealed
-from runbook.certificates import KeyPair, Profile, public_fingerprint
+from runbook.certs import passphrase
+from runbook.certs.authority import Authority, new_authority, sealed
+from runbook.certs.certificates import KeyPair, Profile, public_fingerprint
+from runbook.certs.leaf import describe, renewal_reason
+from runbook.certs.secret import Secret
 from runbook.errors import PkiError
-from runbook.leaf import describe, renewal_reason
-from runbook.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -111,7 +111,7 @@ def create_authority(pki: Pki, directory: Path, *, name: str) -> Authority:
 
 
 def ask_ahead(pki: Pki, directory: Path) -> None:
-    """Ask on this terminal for the passphrase that notebooks in other processes will need; see `runbook.passphrase`.
+    """Ask on this terminal for the passphrase that notebooks in other processes will need; see `passphrase`.
 
     Args:
         pki: Settings.

@@ -10,14 +10,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from runbook import applying, approval, errors, plan_view, selection, show
+from runbook import errors, show
 from runbook.fleet import Fleet, values
+from runbook.plans import applying, approval, plan_view, selection
+from runbook.plans.rollout import Stop, everywhere
 from runbook.resources import PRELUDE, Change, File, Found, Resource
-from runbook.rollout import Stop, everywhere
 
 if TYPE_CHECKING:
-    from runbook.apply import Result
-    from runbook.selection import Quorum
+    from runbook.plans.apply import Result
+    from runbook.plans.selection import Quorum
     from runbook.ssh import Connection
 
 Rollout = Callable[[Fleet, Sequence[Change], Stop], "list[Result]"]
@@ -165,7 +166,7 @@ class Plan:
         if self.empty:
             return applying.table(self, [])
         if approve is False and approval.buttons_possible():
-            from runbook import gate  # noqa: PLC0415 - ipywidgets is for JupyterLab alone
+            from runbook.plans import gate  # noqa: PLC0415 - ipywidgets is for JupyterLab alone
 
             return await gate.through(self)
         how = approval.approved(self, approve)

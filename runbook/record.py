@@ -81,7 +81,7 @@ class Executed:
 
 def read(path: Path) -> Executed:
     """Read an executed notebook."""
-    from runbook.formats import nbformat  # noqa: PLC0415 - half a second that not everyone needs
+    from runbook.jupyter.formats import nbformat  # noqa: PLC0415 - half a second that not everyone needs
 
     notebook = nbformat.read(path, as_version=4)
     cells = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]

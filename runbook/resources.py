@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from runbook.artifacts import Binary
-    from runbook.secret import Secret
+    from runbook.certs.secret import Secret
 
 Found = Mapping[str, str]
 

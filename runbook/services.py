@@ -9,16 +9,16 @@ from shlex import quote
 from typing import TYPE_CHECKING
 
 from runbook import errors, lock_script, plan, show
-from runbook.apply import Result, not_done
 from runbook.journal import Pulse
 from runbook.plain_text import clean, printable
+from runbook.plans.apply import Result, not_done
+from runbook.plans.rollout import Stop
 from runbook.resources import Change, Found, Resource
-from runbook.rollout import Stop
 
 if TYPE_CHECKING:
     from runbook.fleet import Fleet
     from runbook.params import Node
-    from runbook.selection import Quorum
+    from runbook.plans.selection import Quorum
     from runbook.ssh import Connection
 
 #: Waits until a member answers after its restart, or raises; called with the fleet and the node.
@@ -241,7 +241,7 @@ def start_plan(
         return changes, notes, len(chosen) - len({change.node for change in changes})
 
     def rollout(fleet: Fleet, changes: Sequence[Change], stop: Stop) -> list[Result]:
-        from runbook import explain  # noqa: PLC0415 - it needs what this module is part of
+        from runbook.diagnosis import explain  # noqa: PLC0415 - it needs what this module is part of
 
         return explain.failed_starts(fleet, roll(fleet, changes, may_stop, healthy, stop))
 

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Protocol
 
 import paramiko
 
-from runbook import dial, errors
-from runbook.channel import MARK, Feeder, Lines, drain, send
+from runbook import errors
 from runbook.plain_text import printable
+from runbook.transport import dial
+from runbook.transport.channel import MARK, Feeder, Lines, drain, send
 
 if TYPE_CHECKING:
     import socket

@@ -15,8 +15,9 @@ import pytest
 from nbformat import v4
 from reading import TEXTS, contrast, luminance
 
-from runbook import latency_picture, mesh, params, render, show, topology
+from runbook import mesh, params, show, topology
 from runbook.journal import Step
+from runbook.pages import latency_picture, render
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,7 +12,8 @@ import platformdirs
 import pytest
 from practice import Practice, apply
 
-from runbook import artifacts, releases
+from runbook import artifacts
+from runbook.downloads import releases
 from runbook.errors import SandboxError
 from runbook.sandbox import Sandbox, requirements
 from runbook.sandbox.machine import lock, mounts_below

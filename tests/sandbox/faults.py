@@ -19,7 +19,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from practice import Practice, apply, cluster_of, until, wrong
 
-from runbook import diagnose, etcdctl, show, state, symptom_script
+from runbook import diagnose, etcdctl, show, state
+from runbook.diagnosis import symptom_script
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

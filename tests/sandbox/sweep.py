@@ -21,8 +21,9 @@ from cryptography.hazmat.primitives import serialization
 from faultpoints import ALL, NODE, Inside, Point
 from practice import BIN, until
 
-from runbook import closing, etcdctl, params, record, show, state, sumfile, summary, verify
+from runbook import etcdctl, params, record, show, state
 from runbook.errors import SandboxError
+from runbook.records import closing, sumfile, summary, verify
 from runbook.sandbox.machine import run
 
 if TYPE_CHECKING:

@@ -161,7 +161,7 @@ def test_a_run_starts_one_kernel_a_notebook_forked_from_one_server(each_run: Run
     """Twelve kernels, each a process of its own, all children of one process that has imported everything."""
     assert len({pid for pid, _, _ in each_run.kernels}) == len(each_run.kernels) == len(phases.PHASES)
     assert len({parent for _, parent, _ in each_run.kernels}) == 1
-    assert all("runbook.fork_server" in command for _, _, command in each_run.kernels), each_run.kernels[0]
+    assert all("runbook.jupyter.fork_server" in command for _, _, command in each_run.kernels), each_run.kernels[0]
 
 
 def test_a_notebook_keeps_few_outputs(each_run: Run) -> None:

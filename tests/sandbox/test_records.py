@@ -18,7 +18,8 @@ import pytest
 import yaml
 from practice import BIN, NODES, Practice, apply, table, until
 
-from runbook import authority, errors, lock, phases
+from runbook import errors, lock, phases
+from runbook.certs import authority
 from runbook.sandbox.machine import run
 
 if TYPE_CHECKING:

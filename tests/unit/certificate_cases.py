@@ -18,10 +18,10 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
-from runbook.authority import new_authority
+from runbook.certs.authority import new_authority
+from runbook.certs.secret import Secret
 from runbook.params import Pki
 from runbook.pki import Authority, KeyPair, Profile, renewal_reason
-from runbook.secret import Secret
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,7 +12,8 @@ import nbformat
 import yaml
 from nbformat import v4
 
-from runbook import params, phases, show, summary
+from runbook import params, phases, show
+from runbook.records import summary
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

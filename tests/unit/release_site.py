@@ -11,7 +11,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Self
 
-from runbook.releases import Release
+from runbook.downloads.releases import Release
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

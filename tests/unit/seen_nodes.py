@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runbook import diagnose, params, symptoms
-from runbook.case import Case
+from runbook import diagnose, params
+from runbook.diagnosis import symptoms
+from runbook.diagnosis.case import Case
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

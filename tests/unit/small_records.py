@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import nbformat
 
-from runbook import sumfile
+from runbook.records import sumfile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""runbook.apply: one script a node, the files on its input; real sh, a local shell in SSH's place."""
+"""runbook.plans.apply: one script a node, the files on its input; real sh, a local shell in SSH's place."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from local_node import OWNER, LocalConnection, cluster_of
 
-from runbook import apply, errors, lock_script, stream
+from runbook import errors, lock_script
 from runbook.artifacts import Binary
+from runbook.certs.secret import Secret
+from runbook.plans import apply, stream
 from runbook.resources import Change, Payload
-from runbook.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from typing import NoReturn
 
-    from runbook.apply import Result
+    from runbook.plans.apply import Result
 
 NODE = cluster_of().nodes[0]
 TOKEN = "plan-1"  # noqa: S105 - names the staging folder

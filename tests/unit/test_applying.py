@@ -1,4 +1,4 @@
-"""runbook.applying: a plan while it is applied, and what came of it."""
+"""runbook.plans.applying: a plan while it is applied, and what came of it."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING, NoReturn
 import pytest
 from local_node import cluster_of
 
-from runbook import applying, errors
-from runbook.apply import Result, not_done
+from runbook import errors
 from runbook.fleet import Fleet
 from runbook.plan import Plan
+from runbook.plans import applying
+from runbook.plans.apply import Result, not_done
+from runbook.plans.rollout import Stop
 from runbook.resources import Change
-from runbook.rollout import Stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from runbook.progress import Progress
+    from runbook.plans.progress import Progress
 
 CHANGES = [Change("/x", "create", "missing", node=f"node{n}") for n in (1, 2)]
 

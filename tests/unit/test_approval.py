@@ -1,4 +1,4 @@
-"""runbook.approval: who says yes to a plan."""
+"""runbook.plans.approval: who says yes to a plan."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import pytest
 from IPython.core import getipython
 from local_node import cluster_of
 
-from runbook import approval, errors
+from runbook import errors
 from runbook.fleet import Fleet
 from runbook.plan import Plan
+from runbook.plans import approval
 from runbook.resources import Change
 
 if TYPE_CHECKING:

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 import pytest
 from release_site import ETCD, FILES, FLANNEL
 
-from runbook import artifact_cache, checksums
-from runbook.artifact_cache import NotInCache, load, locked, store, workplace
+from runbook.downloads import artifact_cache, checksums
+from runbook.downloads.artifact_cache import NotInCache, load, locked, store, workplace
 from runbook.errors import ArtifactError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from runbook.artifact_cache import Binary
+    from runbook.downloads.artifact_cache import Binary
 
 
 def _silent(_line: str) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from release_site import ETCD, FILES, FLANNEL, tarball
 
-from runbook.artifact_sources import RELEASE_SITES, Place, places, unpack
+from runbook.downloads.artifact_sources import RELEASE_SITES, Place, places, unpack
 from runbook.errors import ArtifactError
 
 if TYPE_CHECKING:

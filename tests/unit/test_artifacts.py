@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from release_site import ETCD, ETCD_PINNED, FILES, FLANNEL, Site, paths, sums, tarball
 
-from runbook import artifact_sources, checksums
 from runbook.artifacts import Binary, default_cache, fetch
-from runbook.download import Limits
+from runbook.downloads import artifact_sources, checksums
+from runbook.downloads.download import Limits
 from runbook.errors import ArtifactError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from runbook.releases import Release
+    from runbook.downloads.releases import Release
 
 GOOD, OTHER = tarball(ETCD), tarball(ETCD, b"other")
 

@@ -34,9 +34,9 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from runbook.certs.secret import Secret
 from runbook.errors import PkiError
 from runbook.pki import Authority, KeyPair, Profile, create_authority, describe
-from runbook.secret import Secret
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,4 +1,4 @@
-"""runbook.broker: one connection a node for a run's kernels, in a process that ends with the run.
+"""runbook.transport.broker: one connection a node for a run's kernels, in a process that ends with the run.
 
 That scripts give the same by it as by a connection of our own is in test_ssh.py, over both.
 """
@@ -19,17 +19,18 @@ from typing import TYPE_CHECKING
 import pytest
 from ssh_server import NODE, StandInSshd
 
-from runbook import broker, brokered, errors, lock
-from runbook.brokered import VARIABLE, BrokeredConnection
+from runbook import errors, lock
 from runbook.fleet import Fleet
 from runbook.journal import Journal
 from runbook.params import Cluster, Node
 from runbook.ssh import SshConnection
+from runbook.transport import broker, brokered
+from runbook.transport.brokered import VARIABLE, BrokeredConnection
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from runbook.broker import Broker
+    from runbook.transport.broker import Broker
 
 MIB = 1 << 20
 
@@ -85,7 +86,7 @@ def test_a_process_of_the_run_uses_it(server: StandInSshd, serving: Broker) -> N
     assert serving.pid
     text = (
         "import json, sys; sys.path.insert(0, sys.argv[1]);"
-        "from ssh_server import NODE; from runbook import brokered, params;"
+        "from ssh_server import NODE; from runbook import params; from runbook.transport import brokered;"
         "ssh = params.Ssh(**json.loads(sys.argv[2]));"
         "print(brokered.connection(NODE, ssh).run('echo there', what='try').text)"
     )
@@ -188,7 +189,8 @@ RUN = """
 import json, subprocess, sys
 sys.path.insert(0, sys.argv[1])
 from ssh_server import NODE
-from runbook import broker, params
+from runbook import params
+from runbook.transport import broker
 ssh = params.Ssh(**json.loads(sys.argv[2]))
 with broker.serving(params.Cluster.model_construct(nodes=(NODE,), ssh=ssh)) as one:
     kernel = subprocess.Popen(["sleep", "60"], close_fds=False)  # it lives on, with all that it inherited

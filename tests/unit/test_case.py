@@ -1,11 +1,11 @@
-"""runbook.case: the cluster as its nodes showed it."""
+"""runbook.diagnosis.case: the cluster as its nodes showed it."""
 
 from __future__ import annotations
 
 from local_node import cluster_of
 
-from runbook.case import Case, initial_cluster_id
-from runbook.symptoms import Symptoms
+from runbook.diagnosis.case import Case, initial_cluster_id
+from runbook.diagnosis.symptoms import Symptoms
 
 NODES = [{"name": f"node{n}", "host": f"198.18.1.1{n}"} for n in (1, 2, 3)]
 

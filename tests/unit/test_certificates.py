@@ -19,8 +19,8 @@ from cryptography import x509
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from runbook.certs.secret import Secret
 from runbook.pki import Authority, KeyPair, Profile, describe, renewal_reason
-from runbook.secret import Secret
 
 LABEL = st.from_regex(r"[a-z]([a-z0-9-]{0,10}[a-z0-9])?", fullmatch=True)
 NAMES = st.one_of(st.ip_addresses().map(str), st.lists(LABEL, min_size=1, max_size=4).map(".".join))

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runbook import checksums
+from runbook.downloads import checksums
 from runbook.errors import ArtifactError
 
 if TYPE_CHECKING:

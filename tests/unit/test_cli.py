@@ -14,9 +14,10 @@ import pytest
 from local_node import cluster_of
 from typer.testing import CliRunner
 
-from runbook import cli, errors, fleet, phases, pipeline, record, resume, show, summary
+from runbook import cli, errors, fleet, phases, pipeline, record, show
 from runbook.phases import Phase
 from runbook.plan import Plan
+from runbook.records import resume, summary
 from runbook.resources import Change
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""runbook.cli_diagnose: the command that looks for causes."""
+"""runbook.commands.diagnose: the command that looks for causes."""
 
 from __future__ import annotations
 

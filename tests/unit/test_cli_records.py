@@ -1,4 +1,4 @@
-"""runbook.cli_records: the commands on what past runs left."""
+"""runbook.commands.records: the commands on what past runs left."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ import small_records
 from local_node import cluster_of
 from typer.testing import CliRunner
 
-from runbook import cli, cli_records, errors, evidence, phases, state, stepped
+from runbook import cli, errors, phases, state
+from runbook.commands import records as cli_records
+from runbook.jupyter import stepped
+from runbook.records import evidence
 
 
 def invoke(*words: object) -> tuple[int, str]:
@@ -86,7 +89,7 @@ def test_verify_by_allowed_signers(root: Path, tmp_path: Path) -> None:
 
 def test_diff_shows_what_differs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Old and new in this order; what a record holds is text, never markup."""
-    from runbook import record_diff  # noqa: PLC0415 - to be replaced
+    from runbook.records import record_diff  # noqa: PLC0415 - to be replaced
 
     monkeypatch.setattr(record_diff, "text", lambda old, new: f"[red]{old}[/] {new}")
     assert invoke("diff", "a", "b") == (0, "[red]a[/] b ")

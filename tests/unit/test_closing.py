@@ -1,4 +1,4 @@
-"""runbook.closing: records that their own run did not close."""
+"""runbook.records.closing: records that their own run did not close."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ import pytest
 import small_records
 from local_node import cluster_of
 
-from runbook import closing, errors, phases, record, show, stepped, summary
-from runbook.verify import verify
+from runbook import errors, phases, record, show
+from runbook.jupyter import stepped
+from runbook.records import closing, summary
+from runbook.records.verify import verify
 
 if TYPE_CHECKING:
     from pathlib import Path

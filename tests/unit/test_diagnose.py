@@ -9,8 +9,9 @@ import seen_nodes
 from local_node import cluster_of, fleet_of, local
 from seen_nodes import HEALTHY, seen
 
-from runbook import case, diagnose, show
-from runbook.case import CONSEQUENCE, ROOT, Cause
+from runbook import diagnose, show
+from runbook.diagnosis import case
+from runbook.diagnosis.case import CONSEQUENCE, ROOT, Cause
 
 if TYPE_CHECKING:
     from pathlib import Path

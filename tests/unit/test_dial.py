@@ -1,4 +1,4 @@
-"""runbook.dial: where a node is reached, and what is told when it can't be; a stand-in for sshd on the loopback."""
+"""transport.dial: where a node is reached, and what is told when it can't be; a stand-in for sshd on the loopback."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import pytest
 from paramiko import ssh_exception
 from ssh_server import NODE, StandInSshd
 
-from runbook import dial, errors, params
-from runbook.dial import Target
+from runbook import errors, params
+from runbook.transport import dial
+from runbook.transport.dial import Target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

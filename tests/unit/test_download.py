@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 from release_site import Site
 
-from runbook.download import FetchFailed, Limits, _SameSafety, fetch_file, fetch_text, local_path, shown
+from runbook.downloads.download import FetchFailed, Limits, _SameSafety, fetch_file, fetch_text, local_path, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

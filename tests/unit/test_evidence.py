@@ -1,4 +1,4 @@
-"""runbook.evidence: closing a record, so that sha256sum and ssh-keygen alone can check it."""
+"""runbook.records.evidence: closing a record, so that sha256sum and ssh-keygen alone can check it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 import small_records
 
-from runbook import chain, errors, evidence
+from runbook import errors
+from runbook.records import chain, evidence
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""runbook.explain: an error with its causes; the looking never hides the error, nor holds it up for long."""
+"""runbook.diagnosis.explain: an error with its causes; the looking never hides the error, nor holds it up for long."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, NoReturn
 import pytest
 from local_node import cluster_of, fleet_of
 
-from runbook import diagnose, errors, expect, explain, fleet, show
-from runbook.apply import Result
+from runbook import diagnose, errors, expect, fleet, show
+from runbook.diagnosis import explain
+from runbook.plans.apply import Result
 from runbook.resources import Change
 
 if TYPE_CHECKING:

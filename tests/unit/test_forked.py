@@ -1,4 +1,4 @@
-"""runbook.forked, fork_server, provisioner and kernels: processes of their own, forked, and none left behind."""
+"""jupyter.forked, fork_server, provisioner and kernels: processes of their own, forked, and none left behind."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ import pytest
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.utils import run_sync
 
-from runbook import fork_server, forked, kernels
-from runbook.kernels import IpcKernelManager, Kernels
+from runbook.jupyter import fork_server, forked, kernels
+from runbook.jupyter.kernels import IpcKernelManager, Kernels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from runbook.kernels import Client
+    from runbook.jupyter.kernels import Client
 
 _SOON_S = 60.0
 
@@ -222,7 +222,7 @@ def test_a_fork_server_that_does_not_start_is_told(monkeypatch: pytest.MonkeyPat
 STARTER = """
 import json, sys, time
 from pathlib import Path
-from runbook import forked, kernels
+from runbook.jupyter import forked, kernels
 from jupyter_client.utils import run_sync
 if __name__ == "__main__":
     with kernels.Kernels(2, Path.cwd()) as made, made.next() as manager:

@@ -1,4 +1,4 @@
-"""runbook.formats: nbformat and papermill without what a run never asks of them; what a run's start imports."""
+"""runbook.jupyter.formats: nbformat and papermill without what a run never asks of them; what a run's start imports."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def imported(code: str) -> set[str]:
     "code",
     [
         "import runbook.cli, runbook.pipeline",
-        "import runbook.pipeline, runbook.formats; runbook.formats.papermill(); import runbook.engine, runbook.kernels",
-        "import runbook.forked",
+        "import runbook.pipeline, runbook.jupyter.formats as formats; formats.papermill(); import runbook.jupyter.engine",
+        "import runbook.jupyter.forked",
     ],
 )
 def test_a_run_begins_without_what_takes_long(code: str) -> None:
@@ -34,12 +34,12 @@ def test_a_run_begins_without_what_takes_long(code: str) -> None:
 
 def test_what_was_hidden_can_be_imported_later() -> None:
     """Only the import of nbformat goes without; whoever wants the module gets it."""
-    assert "rfc3987_syntax" in imported("import runbook.formats, rfc3987_syntax")
+    assert "rfc3987_syntax" in imported("import runbook.jupyter.formats, rfc3987_syntax")
 
 
 def test_notebooks_are_still_checked() -> None:
     """It is found what is wrong with a notebook as before."""
     wrong = {"cells": [], "metadata": 1, "nbformat": 4, "nbformat_minor": 5}
-    code = f"from runbook.formats import nbformat; nbformat.validate({wrong})"
+    code = f"from runbook.jupyter.formats import nbformat; nbformat.validate({wrong})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, text=True, timeout=60)
     assert "NotebookValidationError" in done.stderr

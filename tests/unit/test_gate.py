@@ -1,4 +1,4 @@
-"""runbook.gate and runbook.controls: a plan waits for a button; only the cell works; what stays is static."""
+"""plans.gate and plans.controls: a plan waits for a button; only the cell works; what stays is static."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from IPython.core import getipython
 from ipywidgets.widgets.widget import _instances
 from local_node import cluster_of
 
-from runbook import approval, controls, errors, gate, plan, show
-from runbook.apply import Result, not_done
+from runbook import errors, plan, show
 from runbook.fleet import Fleet
 from runbook.plan import Plan
+from runbook.plans import approval, controls, gate
+from runbook.plans.apply import Result, not_done
+from runbook.plans.selection import Quorum
 from runbook.resources import Change
-from runbook.selection import Quorum
 
 if TYPE_CHECKING:
-    from runbook.rollout import Stop
+    from runbook.plans.rollout import Stop
 
 THREE = [Change("/x", "create", "missing", digest="new", node=f"node{n}") for n in (1, 2, 3)]
 VIEW = "application/vnd.jupyter.widget-view+json"

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
-from runbook import gobuild
-from runbook.download import FetchFailed
-from runbook.releases import Release
+from runbook.downloads import gobuild
+from runbook.downloads.download import FetchFailed
+from runbook.downloads.releases import Release
 
 if TYPE_CHECKING:
     from collections.abc import Callable

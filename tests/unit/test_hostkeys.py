@@ -1,4 +1,4 @@
-"""runbook.hostkeys: host keys looked at and accepted; a stand-in for sshd on the loopback."""
+"""runbook.transport.hostkeys: host keys looked at and accepted; a stand-in for sshd on the loopback."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import paramiko
 import pytest
 from ssh_server import NODE, StandInSshd
 
-from runbook import dial, errors, hostkeys
+from runbook import errors
 from runbook.params import Cluster, Ssh
+from runbook.transport import dial, hostkeys
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

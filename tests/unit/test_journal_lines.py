@@ -1,4 +1,4 @@
-"""runbook.journal_lines: lines of etcd's and flanneld's journals, and what they come to."""
+"""runbook.diagnosis.journal_lines: lines of etcd's and flanneld's journals, and what they come to."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from runbook.journal_lines import LINES, WAITS
+from runbook.diagnosis.journal_lines import LINES, WAITS
 
 SEEN = [
     ("etcd", '{"msg":"discovery failed","error":"member 4288739b90c6ab2d has already been bootstrapped"}',

@@ -1,4 +1,4 @@
-"""runbook.known_hosts: a machine's own lines of a file, as ssh-keygen writes and hashes them."""
+"""runbook.transport.known_hosts: a machine's own lines of a file, as ssh-keygen writes and hashes them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import paramiko
 import pytest
 from paramiko.hostkeys import InvalidHostKey
 
-from runbook import known_hosts
+from runbook.transport import known_hosts
 
 if TYPE_CHECKING:
     from pathlib import Path

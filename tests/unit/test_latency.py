@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from local_node import cluster_of, fleet_of, local
 
 from runbook import errors, latency, show
-from runbook.latency_picture import Sample
+from runbook.pages.latency_picture import Sample
 
 if TYPE_CHECKING:
     from runbook.fleet import Fleet

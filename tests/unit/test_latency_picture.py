@@ -1,4 +1,4 @@
-"""runbook.latency_picture: strips to one scale, failures marked, the same as text; quantiles that were measured."""
+"""pages.latency_picture: strips to one scale, failures marked, the same as text; quantiles that were measured."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runbook import latency_picture, show
-from runbook.latency_picture import Sample, Watched
+from runbook import show
+from runbook.pages import latency_picture
+from runbook.pages.latency_picture import Sample, Watched
 
 
 def watched(*times: float | None, node: str = "node1", why: str = "") -> Watched:

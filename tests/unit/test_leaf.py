@@ -31,10 +31,10 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from runbook import pki
-from runbook.authority import new_authority
+from runbook.certs.authority import new_authority
+from runbook.certs.secret import Secret
 from runbook.errors import PkiError
 from runbook.pki import Authority, KeyPair, Profile, create_authority, describe, renewal_reason
-from runbook.secret import Secret
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,4 +1,4 @@
-"""runbook.live: one output of a cell, updated in place."""
+"""runbook.plans.live: one output of a cell, updated in place."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from IPython.core import getipython
 
-from runbook.live import Live
+from runbook.plans.live import Live
 
 if TYPE_CHECKING:
     import pytest

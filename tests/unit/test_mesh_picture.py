@@ -1,4 +1,4 @@
-"""runbook.mesh_picture: each pair's time and loss on its colour, the same in HTML and as text, at 3 nodes and at 16."""
+"""pages.mesh_picture: each pair's time and loss on its colour, the same in HTML and as text, at 3 nodes and at 16."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runbook import mesh_picture, show
+from runbook import show
+from runbook.pages import mesh_picture
 
 
 def tables(count: int = 3, **cells: tuple[float | None, float]) -> dict[str, show.Table]:

@@ -1,4 +1,4 @@
-"""runbook.page_links: a page of a record leads to pages that are there."""
+"""runbook.pages.page_links: a page of a record leads to pages that are there."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ import nbformat
 import pytest
 from local_node import cluster_of
 
-from runbook import closing, page_links, phases, record, render, stepped, summary
+from runbook import phases, record
+from runbook.jupyter import stepped
+from runbook.pages import page_links, render
+from runbook.records import closing, summary
 
 if TYPE_CHECKING:
     from pathlib import Path

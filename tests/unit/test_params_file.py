@@ -1,4 +1,4 @@
-"""runbook.params_file: YAML, with what it would hide said."""
+"""runbook.settings.params_file: YAML, with what it would hide said."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from runbook import params_file
 from runbook.errors import ParamsError
-from runbook.params_file import Note
+from runbook.settings import params_file
+from runbook.settings.params_file import Note
 
 
 @pytest.fixture

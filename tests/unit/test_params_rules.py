@@ -1,4 +1,4 @@
-"""runbook.params_rules: the shape of values, and what they must be to each other."""
+"""runbook.settings.params_rules: the shape of values, and what they must be to each other."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runbook import params_rules as rules
+from runbook.settings import params_rules as rules
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""runbook.passphrase, and the CA's key that it opens: taken, refused, made; never shown."""
+"""runbook.certs.passphrase, and the CA's key that it opens: taken, refused, made; never shown."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from certificate_cases import CLIENT, key_pem, make_ca, settings_of
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import PrivateFormat
 
-from runbook import passphrase, pki, redact
+from runbook import pki
+from runbook.certs import passphrase
+from runbook.certs.secret import Secret
 from runbook.errors import PkiError
-from runbook.secret import Secret
+from runbook.records import redact
 
 if TYPE_CHECKING:
     from collections.abc import Callable

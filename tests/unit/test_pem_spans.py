@@ -1,4 +1,4 @@
-"""runbook.pem_spans: where private keys stand in a text; what the redactor does with it is in test_redact.py."""
+"""records.pem_spans: where private keys stand in a text; what the redactor does with it is in test_redact.py."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runbook.pem_spans import key_spans, run_end
+from runbook.records.pem_spans import key_spans, run_end
 
 LINE = "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgS074MUw26deOG+6E"
 HEAD, FOOT = "-----BEGIN PRIVATE KEY-----", "-----END PRIVATE KEY-----"

@@ -8,7 +8,9 @@ import nbformat
 import pytest
 from local_node import cluster_of
 
-from runbook import errors, phase_list, phases, show, stepped, summary
+from runbook import errors, phase_list, phases, show
+from runbook.jupyter import stepped
+from runbook.records import summary
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -18,8 +18,9 @@ import papermill
 import pytest
 from local_node import cluster_of
 
-from runbook import broker, errors, phases, pipeline, record, show
-from runbook.verify import verify
+from runbook import errors, phases, pipeline, record, show
+from runbook.records.verify import verify
+from runbook.transport import broker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -24,9 +24,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from runbook.certs.secret import Secret
 from runbook.errors import PkiError
 from runbook.pki import create_authority, describe, find_authority
-from runbook.secret import Secret
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,18 +12,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from local_node import OWNER, LocalConnection, cluster_of, fleet_of, local
 
-from runbook import apply, errors, plan, show
+from runbook import errors, plan, show
+from runbook.certs.secret import Secret
 from runbook.fleet import Fleet
 from runbook.plan import Plan
+from runbook.plans import apply
 from runbook.resources import Change, Directory, File, Found, Payload
-from runbook.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
     from typing import NoReturn
 
-    from runbook.rollout import Stop
+    from runbook.plans.rollout import Stop
     from runbook.ssh import Completed
 
 CLUSTER = cluster_of()

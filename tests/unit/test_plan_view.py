@@ -1,4 +1,4 @@
-"""runbook.plan_view: how a plan looks."""
+"""runbook.plans.plan_view: how a plan looks."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from html.parser import HTMLParser
 
 from local_node import cluster_of
 
-from runbook import plan_view
 from runbook.fleet import Fleet
 from runbook.plan import Plan
+from runbook.plans import plan_view
+from runbook.plans.selection import Quorum
 from runbook.resources import Change
-from runbook.selection import Quorum
 
 FLEET = Fleet(cluster_of(), {})
 RESTARTS = [Change("etcd.service", "restart", "changed", node=f"node{n}") for n in (1, 2, 3)]

@@ -1,4 +1,4 @@
-"""runbook.private_files: keys that others could read are not used, for a login or for a signature."""
+"""runbook.certs.private_files: keys that others could read are not used, for a login or for a signature."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING
 import pytest
 from local_node import cluster_of
 
-from runbook import dial, errors, evidence, private_files
-from runbook.sumfile import SUMS
+from runbook import errors
+from runbook.certs import private_files
+from runbook.records import evidence
+from runbook.records.sumfile import SUMS
+from runbook.transport import dial
 
 if TYPE_CHECKING:
     from pathlib import Path

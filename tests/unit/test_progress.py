@@ -1,4 +1,4 @@
-"""runbook.progress: a line a node of what is going on."""
+"""runbook.plans.progress: a line a node of what is going on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from runbook.journal import Journal, Pulse
-from runbook.progress import Progress
+from runbook.plans.progress import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

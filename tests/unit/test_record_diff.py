@@ -1,4 +1,4 @@
-"""runbook.record_diff and runbook.notebook_diff: what differs is told, what every run measures anew is not."""
+"""records.record_diff and records.notebook_diff: what differs is told, what every run measures anew is not."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import past_run
 import pytest
 
-from runbook import notebook_diff, record_diff, show, summary
+from runbook import show
 from runbook.errors import RunbookError
+from runbook.records import notebook_diff, record_diff, summary
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,4 +1,4 @@
-"""runbook.record_list: every folder is a row, whole or not."""
+"""runbook.records.record_list: every folder is a row, whole or not."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runbook import record_list, show, summary
+from runbook import show
 from runbook.errors import RunbookError
+from runbook.records import record_list, summary
 
 if TYPE_CHECKING:
     from pathlib import Path

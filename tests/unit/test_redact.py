@@ -1,4 +1,4 @@
-"""runbook.redact: what is written holds no private key and no password of this run; all else stays as it is."""
+"""runbook.records.redact: what is written holds no private key and no password of this run; all else stays as it is."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runbook.redact import MARK, Redactor, known_secrets
-from runbook.secret_forms import forms
+from runbook.records.redact import MARK, Redactor, known_secrets
+from runbook.records.secret_forms import forms
 
 ENCODING, NONE = serialization.Encoding.PEM, serialization.NoEncryption()
 FORMATS = serialization.PrivateFormat

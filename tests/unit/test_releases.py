@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runbook.downloads.releases import Release, arch, names
 from runbook.errors import ArtifactError
-from runbook.releases import Release, arch, names
 
 
 @pytest.mark.parametrize(

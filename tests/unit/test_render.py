@@ -1,4 +1,4 @@
-"""runbook.render: a record's pages load nothing, run nothing, hide nothing, and lead to each other."""
+"""runbook.pages.render: a record's pages load nothing, run nothing, hide nothing, and lead to each other."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from nbformat import v4
 
-from runbook import evidence, paper, render, safe_html, show
+from runbook import show
 from runbook.journal import Step
+from runbook.pages import paper, render, safe_html
+from runbook.records import evidence
 
 if TYPE_CHECKING:
     from collections.abc import Callable

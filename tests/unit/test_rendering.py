@@ -1,4 +1,4 @@
-"""runbook.rendering: pages made in a process beside, and all there at the end whatever became of it."""
+"""runbook.pages.rendering: pages made in a process beside, and all there at the end whatever became of it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import nbformat
 import pytest
 from past_run import told
 
-from runbook import redact, rendering
+from runbook.pages import rendering
+from runbook.records import redact
 
 if TYPE_CHECKING:
     from pathlib import Path

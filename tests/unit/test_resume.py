@@ -1,4 +1,4 @@
-"""runbook.resume: where a run goes on, and when it does not."""
+"""runbook.records.resume: where a run goes on, and when it does not."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from local_node import cluster_of
 
-from runbook import errors, phases, record, resume, show, summary
+from runbook import errors, phases, record, show
+from runbook.records import resume, summary
 
 if TYPE_CHECKING:
     from pathlib import Path

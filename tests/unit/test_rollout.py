@@ -1,4 +1,4 @@
-"""runbook.rollout: this side first, then all nodes at once, each step noted; ended between steps by Stop."""
+"""runbook.plans.rollout: this side first, then all nodes at once, each step noted; ended between steps by Stop."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING, NoReturn
 import pytest
 from local_node import OWNER, cluster_of, fleet_of, local
 
-from runbook import errors, rollout
+from runbook import errors
 from runbook.journal import Pulse, Step
+from runbook.plans import rollout
+from runbook.plans.rollout import Stop
 from runbook.resources import Change, Payload
-from runbook.rollout import Stop
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from runbook.apply import Result
     from runbook.fleet import Fleet
+    from runbook.plans.apply import Result
 
 
 @pytest.fixture

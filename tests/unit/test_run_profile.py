@@ -1,4 +1,4 @@
-"""runbook.run_profile: where time went, from a record."""
+"""runbook.records.run_profile: where time went, from a record."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import nbformat
 import pytest
 from past_run import told
 
-from runbook import phases, run_profile, summary
+from runbook import phases
+from runbook.records import run_profile, summary
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,4 +1,4 @@
-"""runbook.saving: files whole or not at all; notebooks without secrets and without false claims."""
+"""runbook.records.saving: files whole or not at all; notebooks without secrets and without false claims."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runbook import redact, saving
+from runbook.records import redact, saving
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,7 +14,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runbook.secret import Secret
+from runbook.certs.secret import Secret
 
 PRIVATE = b"correct horse battery staple"
 

@@ -1,4 +1,4 @@
-"""runbook.secret_forms: how a value may stand in a text; what the redactor does with it is in test_redact.py."""
+"""records.secret_forms: how a value may stand in a text; what the redactor does with it is in test_redact.py."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runbook.secret_forms import base64_needles, flat, forms
+from runbook.records.secret_forms import base64_needles, flat, forms
 
 
 @given(st.binary(min_size=4, max_size=20), st.binary(max_size=20), st.binary(max_size=20))

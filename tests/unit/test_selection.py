@@ -1,4 +1,4 @@
-"""runbook.selection: what may be left out of a plan, and what its starts and restarts mean for a quorum."""
+"""runbook.plans.selection: what may be left out of a plan, and what its starts and restarts mean for a quorum."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runbook import selection
+from runbook.plans import selection
+from runbook.plans.selection import Quorum
 from runbook.resources import Change
-from runbook.selection import Quorum
 
 THREE = Quorum(("node1", "node2", "node3"))
 

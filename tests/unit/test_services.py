@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from local_node import cluster_of, fleet_of, local
 
 from runbook import errors, services
-from runbook.apply import Result
 from runbook.journal import Pulse, Step
+from runbook.plans.apply import Result
+from runbook.plans.rollout import Stop
 from runbook.resources import Change
-from runbook.rollout import Stop
 from runbook.services import Service
 
 if TYPE_CHECKING:

@@ -14,11 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ssh_server import NODE, StandInSshd
 
-from runbook import broker, brokered, errors
-from runbook.channel import Lines
+from runbook import errors
 from runbook.params import Cluster
 from runbook.plain_text import clean, printable
 from runbook.ssh import Completed, Connection, SshConnection
+from runbook.transport import broker, brokered
+from runbook.transport.channel import Lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

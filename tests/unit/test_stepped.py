@@ -1,4 +1,4 @@
-"""runbook.stepped: a record's folder to step through by hand."""
+"""runbook.jupyter.stepped: a record's folder to step through by hand."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ import pytest
 from jupyterlab_server.workspaces_handler import WorkspacesManager
 from local_node import cluster_of
 
-from runbook import errors, phases, stepped, summary
+from runbook import errors, phases
+from runbook.jupyter import stepped
+from runbook.records import summary
 
 NOTEBOOKS = [phases.INDEX, *(phase.notebook for phase in phases.PHASES)]
 

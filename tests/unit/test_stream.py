@@ -1,4 +1,4 @@
-"""runbook.stream: files on their way to a node, summed on both sides; the node's part is run by this machine's sh."""
+"""plans.stream: files on their way to a node, summed on both sides; the node's part is run by this machine's sh."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from runbook import errors, stream
+from runbook import errors
 from runbook.artifacts import Binary
+from runbook.certs.secret import Secret
+from runbook.plans import stream
 from runbook.resources import Payload
-from runbook.secret import Secret
 
 if TYPE_CHECKING:
     from pathlib import Path

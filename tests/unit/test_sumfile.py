@@ -1,4 +1,4 @@
-"""runbook.sumfile: sha256sum's format, and reading what anyone may have put there."""
+"""runbook.records.sumfile: sha256sum's format, and reading what anyone may have put there."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from runbook import sumfile
+from runbook.records import sumfile
 
 NAMES = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=30)
 

@@ -1,4 +1,4 @@
-"""runbook.summary: what a run says for programs, held against docs/summary.schema.json."""
+"""runbook.records.summary: what a run says for programs, held against docs/summary.schema.json."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import past_run
 import pytest
 from jsonschema import Draft202012Validator, ValidationError
 
-from runbook import errors, summary
+from runbook import errors
+from runbook.records import summary
 
 if TYPE_CHECKING:
     from pathlib import Path

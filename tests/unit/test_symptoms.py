@@ -1,4 +1,4 @@
-"""runbook.symptoms and symptom_script: what a node shows, from what a script printed there."""
+"""runbook.diagnosis.symptoms and symptom_script: what a node shows, from what a script printed there."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 from local_node import cluster_of, fleet_of, local
 
-from runbook import symptom_script, symptoms
-from runbook.symptoms import Symptoms
+from runbook.diagnosis import symptom_script, symptoms
+from runbook.diagnosis.symptoms import Symptoms
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,4 +1,4 @@
-"""runbook.timeline: spans from a journal's steps and a summary's phases, also of a run that broke off."""
+"""runbook.pages.timeline: spans from a journal's steps and a summary's phases, also of a run that broke off."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runbook import timeline
 from runbook.journal import Journal, Step
-from runbook.timeline import Span
+from runbook.pages import timeline
+from runbook.pages.timeline import Span
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,4 +1,4 @@
-"""runbook.timeline_picture: lanes and bars to one scale, none beyond it; what took longest and what failed in words."""
+"""pages.timeline_picture: lanes and bars to one scale, none beyond it; what took longest and what failed in words."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_timeline import phase, step
 
-from runbook import timeline_picture
+from runbook.pages import timeline_picture
 
 if TYPE_CHECKING:
-    from runbook.timeline_picture import Picture
+    from runbook.pages.timeline_picture import Picture
 
 
 def made(steps: list[Any], phases: list[dict[str, Any]]) -> Picture:

@@ -1,4 +1,4 @@
-"""runbook.upload: a record elsewhere is the same bytes, or an error names the file."""
+"""runbook.records.upload: a record elsewhere is the same bytes, or an error names the file."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from moto.backends import get_backend
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 
-from runbook import summary, upload
 from runbook.errors import RunbookError
+from runbook.records import summary, upload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

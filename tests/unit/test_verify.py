@@ -1,4 +1,4 @@
-"""runbook.verify: each way to tamper with a record is found, and named in the row it belongs to."""
+"""runbook.records.verify: each way to tamper with a record is found, and named in the row it belongs to."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_records import edit, overwrite, reseal
 
-from runbook import errors, evidence, show, sumfile
-from runbook.verify import verify
+from runbook import errors, show
+from runbook.records import evidence, sumfile
+from runbook.records.verify import verify
 
 if TYPE_CHECKING:
     from collections.abc import Callable

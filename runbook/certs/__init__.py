@@ -1,0 +1,1 @@
+"""What `pki` is made of: the authority, certificates as values, secrets and how they are kept."""

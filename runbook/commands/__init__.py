@@ -1,0 +1,1 @@
+"""The command line, part by part: what `runbook`'s commands do, beside `cli` that names them."""

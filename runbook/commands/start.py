@@ -1,0 +1,16 @@
+"""`runbook`: begins what takes longest before anything else is imported."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run the command line; for `runbook run` kernels are made ready meanwhile."""
+    if sys.argv[1:2] == ["run"] and not {"--help", "-h"} & set(sys.argv):
+        from runbook.jupyter import forked  # noqa: PLC0415 - only a run needs it
+
+        forked.begin()
+    from runbook import cli  # noqa: PLC0415 - it takes a while, in which the other gets ready
+
+    cli.main()

@@ -1,0 +1,1 @@
+"""What `artifacts` is made of: where releases come from, their checksums, the cache, and building from Go modules."""

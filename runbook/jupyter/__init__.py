@@ -1,0 +1,1 @@
+"""How notebooks are executed: papermill's engine, kernels that are forks, and stepping through in JupyterLab."""

@@ -1,0 +1,210 @@
+"""`python -m runbook.jupyter.fork_server`: has imported what notebooks need, and forks a kernel for each.
+
+It is started and spoken to by `forked`. It has one thread only, so that a fork copies nothing that is held. A kernel
+is a process of its own, in a session of its own: it shares what was imported with the others, and nothing that they do.
+When the socket to its starter closes, by whatever end that came to, all kernels are killed, the folders with
+their sockets and keys are removed, and it ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import json
+import os
+import random
+import select
+import shutil
+import signal
+import socket
+import struct
+import sys
+from typing import Any
+
+#: What notebooks import, and what the modules behind it import late. One that is missing is no fault here: who needs it
+#: says so.
+AHEAD = (
+    "IPython.core.magics",
+    "IPython.display",
+    "encodings.idna",
+    "encodings.utf_8_sig",
+    "ipykernel.ipkernel",
+    "ipykernel.kernelapp",
+    "ipykernel.zmqshell",
+    "jinja2",
+    "pandas",
+    "pandas.core.methods.to_dict",
+    "paramiko",
+    "runbook.plans.apply",
+    "runbook.binaries",
+    "runbook.transport.brokered",
+    "runbook.checks",
+    "runbook.etcd",
+    "runbook.flannel",
+    "runbook.fleet",
+    "runbook.frames",
+    "runbook.mesh",
+    "runbook.params",
+    "runbook.preflight",
+    "runbook.plans.progress",
+)
+#: debugpy takes 0.4 s to import and a socket of each kernel; what runs headless is not stepped through.
+_NOT = "debugpy"
+#: How the names of the folders begin that are made for a kernel's sockets alone.
+FOLDER = "/runbook-kernel-"
+_SIZE = struct.Struct("!I")
+_FDS = 2
+LAUNCHER = ["-m", "ipykernel_launcher"]
+
+
+def receive(sock: socket.socket, fds: int = 0) -> tuple[dict[str, Any] | None, list[int]]:
+    """One message of the socket, a JSON object after its size, and the file descriptors that came with it.
+
+    Returns:
+        None and no descriptors when the other side has closed it.
+    """
+    head, passed, _, _ = socket.recv_fds(sock, _SIZE.size, fds) if fds else (sock.recv(_SIZE.size), [], 0, None)
+    body = b""
+    while head and len(head) < _SIZE.size:
+        more = sock.recv(_SIZE.size - len(head))
+        head = head + more if more else b""
+    size = _SIZE.unpack(head)[0] if head else 0
+    while len(body) < size:
+        more = sock.recv(size - len(body))
+        if not more:
+            return None, []
+        body += more
+    return (json.loads(body) if head else None), list(passed)
+
+
+def send(sock: socket.socket, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
+    """Send a message, and file descriptors with it."""
+    body = json.dumps(message).encode()
+    if fds:
+        socket.send_fds(sock, [_SIZE.pack(len(body))], list(fds))
+        sock.sendall(body)
+    else:
+        sock.sendall(_SIZE.pack(len(body)) + body)
+
+
+class Server:
+    """Answers `start` (fork a kernel) and `poll` (has it ended) until its starter is gone."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._alive: dict[int, int | None] = {}
+        self._folders: list[str] = []
+
+    def serve(self) -> dict[str, Any] | None:
+        """Work until the end.
+
+        Returns:
+            In a new kernel what it was asked to be; in the server itself None, when its starter is gone.
+        """
+        try:
+            while True:
+                message, fds = receive(self._sock, _FDS)
+                if message is None:
+                    break
+                if message["do"] == "poll":
+                    send(self._sock, {"status": self._poll(message["pid"])})
+                elif self._start(message, fds):
+                    return message
+        except (ConnectionError, BrokenPipeError):
+            pass
+        for pid in [pid for pid, status in self._alive.items() if status is None]:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(pid, signal.SIGKILL)
+        for folder in self._folders:
+            shutil.rmtree(folder, ignore_errors=True)  # a starter that was killed could not
+        return None
+
+    def _poll(self, pid: int) -> int | None:
+        if self._alive.get(pid, -signal.SIGKILL) is None:
+            found, status = os.waitpid(pid, os.WNOHANG)
+            if found:
+                self._alive[pid] = os.waitstatus_to_exitcode(status)
+        return self._alive.get(pid, -signal.SIGKILL)
+
+    def _start(self, message: dict[str, Any], fds: list[int]) -> bool:
+        """Fork; returns whether this is the kernel. What it can't do it says, and the kernel is started otherwise."""
+        read, write = os.pipe()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            pid = -1
+            send(self._sock, {"error": str(error)})
+        if pid == 0:
+            os.setsid()
+            self._sock.close()
+            os.close(read)
+            _become(message, fds)
+            os.close(write)  # its session is its own from here on: a signal to it reaches nobody else
+            return True
+        os.close(write)
+        for fd in fds:
+            os.close(fd)
+        if pid > 0:
+            self._folders += [os.path.dirname(one) for one in message["argv"] if FOLDER in one]  # noqa: PTH120 - light
+            select.select([read], [], [])
+            self._alive[pid] = None
+            send(self._sock, {"pid": pid})
+        os.close(read)
+        return False
+
+
+def _become(message: dict[str, Any], fds: list[int]) -> None:
+    """Take the streams, folder, environment and arguments that the kernel was asked to have."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nothing, 0)
+    for number, fd in enumerate(fds, start=1):
+        os.dup2(fd, number)
+    for fd in (nothing, *fds):
+        if fd > _FDS:
+            os.close(fd)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ.clear()
+    os.environ.update(message["env"])
+    with contextlib.suppress(OSError):
+        os.chdir(message["cwd"])
+    random.seed()
+    if "numpy.random" in sys.modules:
+        sys.modules["numpy.random"].seed()
+
+
+def _import_ahead() -> None:
+    sys.modules[_NOT] = None  # type: ignore[assignment]  # Python's own way to say that there is no such module
+    for name in AHEAD:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    importlib.import_module("rich.cells").cell_len("✓")  # it reads its table of widths
+    importlib.import_module("ipykernel.debugger")  # it notes that there is no debugpy
+    del sys.modules[_NOT]
+    gc.collect()
+    gc.freeze()  # a kernel's collections need not copy the pages of what was imported
+
+
+def main() -> None:
+    """Serve on the socket that standard input is; in a kernel: run it."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # Ctrl-C is the starter's: it ends us by closing the socket
+    sock = socket.socket(fileno=os.dup(0))
+    _import_ahead()
+    with contextlib.suppress(BrokenPipeError):
+        send(sock, {"ready": os.getpid()})
+    asked = Server(sock).serve()
+    if asked is None:
+        return
+    del sock
+    arguments = [*asked["argv"], f"--IPKernelApp.parent_handle={os.getppid()}"]
+    sys.argv = ["ipykernel_launcher", *arguments]
+    from ipykernel.kernelapp import IPKernelApp  # noqa: PLC0415 - imported long ago
+
+    IPKernelApp.launch_instance(arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,179 @@
+"""The kernels that run notebooks headless: one a notebook, the next one started while the current one works."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import tempfile
+import time
+import weakref
+from pathlib import Path
+from queue import Empty
+from typing import TYPE_CHECKING, Any
+
+from jupyter_client.asynchronous.client import AsyncKernelClient
+from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
+from jupyter_client.manager import AsyncKernelManager
+from jupyter_client.utils import ensure_async, run_sync  # type: ignore[attr-defined]  # from jupyter_core
+
+from runbook.jupyter.provisioner import ForkProvisioner
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from types import TracebackType
+    from typing import Self
+
+#: Names the file that takes what a kernel itself prints on stderr (not what its cells print).
+LOG_VARIABLE = "RUNBOOK_KERNEL_LOG"
+#: Installed as share/jupyter/kernels/runbook, for papermill and JupyterLab by themselves.
+_SPEC = Path(__file__).with_name("kernelspec")
+_NAME = "runbook"
+#: A socket's address has 107 bytes at most (unix(7)); its own name takes some of them.
+_MOST_FOLDER = 90
+_ENDED_S = 5.0
+_LOOK_S = 0.01
+_ANSWER_S = 1.0
+_HEARD_S = 0.2
+
+
+class _OurSpec(KernelSpecManager):
+    """Knows our kernelspec, whether or not it was installed."""
+
+    def get_kernel_spec(self, kernel_name: str) -> KernelSpec:  # noqa: ARG002 - there is one only
+        """Our kernelspec."""
+        spec: KernelSpec = KernelSpec.from_resource_dir(str(_SPEC))
+        return spec
+
+
+class Client(AsyncKernelClient):
+    """Speaks to a kernel on this machine; that it lives its manager knows, so there is no heartbeat."""
+
+    def start_channels(self, *args: bool, **channels: bool) -> None:
+        """Open the channels, but that of the heartbeat: it has a thread, which takes a second to end."""
+        super().start_channels(*args, **({"hb": False} | channels))
+
+    async def wait_for_ready(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - as the base class has it
+        """Wait until the kernel answers and its outputs are heard.
+
+        As in the base class, which then waits 0.2 s more for messages that are nobody's: they are known by their
+        parent and do no harm.
+
+        Raises:
+            RuntimeError: it has ended, or does not answer in time.
+        """
+        deadline = time.monotonic() + (float("inf") if timeout is None else timeout)
+        while True:
+            self.kernel_info()
+            try:
+                answer = await ensure_async(self.shell_channel.get_msg(timeout=_ANSWER_S))
+                if answer["msg_type"] == "kernel_info_reply":
+                    await ensure_async(self.iopub_channel.get_msg(timeout=_HEARD_S))
+                    self._handle_kernel_info_reply(answer)
+                    return
+            except Empty:
+                pass
+            if self.parent and not await self.parent.is_alive():
+                raise RuntimeError("Kernel died before replying to kernel_info")
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"Kernel didn't respond in {timeout} seconds")
+
+
+class IpcKernelManager(AsyncKernelManager):
+    """Talks to its kernel by sockets in a private folder: no TCP port that other users of the machine could reach."""
+
+    def __init__(self, **options: Any) -> None:  # noqa: ANN401 - traits
+        # By default the sockets would lie in the working folder, which is the record's.
+        folder = tempfile.mkdtemp(prefix="runbook-kernel-")
+        if len(folder) > _MOST_FOLDER:
+            Path(folder).rmdir()
+            folder = tempfile.mkdtemp(prefix="runbook-kernel-", dir="/tmp")
+        self._remove_folder = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        ours: dict[str, Any] = {
+            "transport": "ipc",
+            "ip": f"{folder}/kernel",
+            "connection_file": f"{folder}/connection.json",
+            "kernel_spec_manager": _OurSpec(),
+            "kernel_name": _NAME,
+        }
+        super().__init__(**(ours | options))
+        self.client_factory = Client
+
+    async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]  # noqa: ANN401 - of Popen
+        """Start the kernel, its own messages going to the log file."""
+        if self.provisioner is None:
+            # Itself, not by its entry point: those of every installed package would be read.
+            self.provisioner = ForkProvisioner(kernel_id="", kernel_spec=self.kernel_spec, parent=self)
+        with Path(os.environ.get(LOG_VARIABLE, os.devnull)).open("a", encoding="utf-8") as log:  # noqa: ASYNC230 - local
+            await super().start_kernel(**(options | {"stderr": log}))
+
+    async def cleanup_resources(self, restart: bool = False) -> None:  # type: ignore[override]  # noqa: FBT001, FBT002
+        """Remove what the kernel had, its sockets' folder too."""
+        await super().cleanup_resources(restart=restart)
+        if not restart:
+            self._remove_folder()
+
+
+class Kernels:
+    """One kernel for each notebook of a run, each started while the one before it works.
+
+    Args:
+        wanted: For how many notebooks.
+        cwd: Their working folder.
+
+    Attributes:
+        started: How many were started so far.
+    """
+
+    def __init__(self, wanted: int, cwd: Path) -> None:
+        self._wanted, self._cwd = wanted, str(cwd)
+        self._waiting: list[IpcKernelManager] = []
+        self._ended: list[IpcKernelManager] = []
+        self.started = 0
+
+    def begin(self) -> None:
+        """Start the first kernel: it gets ready while the run does."""
+        run_sync(self.start_next)()
+
+    async def start_next(self, **_told: object) -> None:
+        """Start the kernel of the next notebook, if there is one and it was not started yet."""
+        if not self._waiting and self.started < self._wanted:
+            self.started += 1
+            manager = IpcKernelManager()
+            self._waiting.append(manager)
+            await manager.start_kernel(cwd=self._cwd)
+
+    @contextlib.contextmanager
+    def next(self) -> Iterator[IpcKernelManager]:
+        """The next notebook's kernel while the block runs, started; it may not answer yet."""
+        run_sync(self.start_next)()
+        manager = self._waiting.pop(0)
+        try:
+            yield manager
+        finally:
+            self._end(manager)
+
+    def _end(self, manager: IpcKernelManager) -> None:
+        """End a kernel, with all that it has started; what it held is cleaned up at the end of the run."""
+        self._ended.append(manager)
+        if manager.has_kernel and manager.provisioner:
+            run_sync(manager.provisioner.kill)()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        """End every kernel, and wait until none is left."""
+        while self._waiting:
+            self._end(self._waiting.pop())
+        run_sync(_cleaned_up)(self._ended)
+        self._ended.clear()
+
+
+async def _cleaned_up(managers: Iterable[IpcKernelManager]) -> None:
+    deadline = time.monotonic() + _ENDED_S
+    for manager in managers:
+        while await manager.is_alive() and time.monotonic() < deadline:  # noqa: ASYNC110 - another process
+            await asyncio.sleep(_LOOK_S)
+        await manager.cleanup_resources()

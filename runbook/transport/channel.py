@@ -1,0 +1,128 @@
+"""What flows through a script's channel: its input fed in chunks, its output drained, its lines told as they come."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from runbook.transport import dial
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Iterable
+
+    import paramiko
+
+#: Printed before a script's own output: whatever a noisy shell start-up file prints comes before it and is dropped.
+MARK = b"\x1e@runbook\n"
+#: What OpenSSH takes in a packet is 32 KiB, of which paramiko leaves 64 bytes free: 32 KiB would be two packets.
+_CHUNK = 32 * 1024 - 64
+#: Linux tells by it that the other side is gone though its last bytes are not read; elsewhere there is no such event.
+_GONE = getattr(select, "POLLRDHUP", 0)
+
+
+class Abandoned(Exception):
+    """Whoever asked for a script is gone: nobody waits for its end."""
+
+
+def send(channel: paramiko.Channel, block: bytes) -> None:
+    """Send bytes to a command's standard input."""
+    # Channel.sendall copies the rest at every send: 64 MiB would take 41 s. Views of small chunks don't.
+    view = memoryview(block)
+    for start in range(0, len(view), _CHUNK):
+        channel.sendall(bytes(view[start : start + _CHUNK]))
+
+
+class Feeder(threading.Thread):
+    """Sends standard input while the caller drains the output: neither waits for the other.
+
+    Attributes:
+        error: What making the stream raised; the channel is closed then.
+        sent: Bytes sent so far.
+    """
+
+    def __init__(self, channel: paramiko.Channel, feed: Iterable[bytes]) -> None:
+        super().__init__(daemon=True, name="runbook-feed")
+        self.error: Exception | None = None
+        self.sent = 0
+        self._channel, self._feed = channel, feed
+
+    def run(self) -> None:
+        """Send all of it, then the end of the input."""
+        # The node may stop reading early (it failed): its exit status tells why, not our broken pipe.
+        with contextlib.suppress(OSError, EOFError):
+            blocks = iter(self._feed)
+            while True:
+                try:
+                    block = next(blocks, None)
+                except Exception as error:  # noqa: BLE001 - whatever making the stream raised belongs to the caller
+                    self.error = error
+                    self._channel.close()
+                    return
+                if block is None:
+                    break
+                send(self._channel, block)
+                self.sent += len(block)
+            self._channel.shutdown_write()
+
+
+class Lines:
+    """Tells each complete line of a script's stdout as its bytes arrive; what comes before the mark is not told."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell
+        self._kept = bytearray()
+        self._begun = False
+
+    def add(self, data: bytes) -> None:
+        """Take the next bytes."""
+        self._kept += data
+        if not self._begun:
+            _, mark, rest = self._kept.partition(MARK)
+            if not mark:
+                return
+            self._begun, self._kept = True, rest
+        *whole, self._kept = self._kept.split(b"\n")
+        for line in whole:
+            self._tell(line.decode("utf-8", "replace"))
+
+
+def drain(
+    channel: paramiko.Channel, deadline: float, lines: Lines | None = None, until: socket.socket | None = None
+) -> tuple[bytes, bytes]:
+    """Read stdout and stderr until the command ended, the connection broke or the deadline passed.
+
+    Args:
+        channel: Runs the command.
+        deadline: By time.monotonic().
+        lines: Gets stdout as it comes.
+        until: Belongs to whoever asked for it; when its other end is closed nobody waits any more.
+
+    Raises:
+        Abandoned: `until` was closed.
+    """
+    out, err = bytearray(), bytearray()
+    poll = select.poll()
+    poll.register(channel.fileno(), select.POLLIN)
+    if until:
+        poll.register(until, _GONE)
+    while (left := deadline - time.monotonic()) > 0:
+        while channel.recv_ready():
+            block = channel.recv(1 << 20)
+            out += block
+            if lines:
+                lines.add(block)
+        while channel.recv_stderr_ready():
+            err += channel.recv_stderr(1 << 20)
+        if channel.eof_received or channel.closed:
+            if channel.recv_ready() or channel.recv_stderr_ready():
+                continue
+            channel.status_event.wait(min(left, dial.DEAD_AFTER_S))
+            if not (channel.recv_ready() or channel.recv_stderr_ready()):
+                break
+        elif any(until and ready == until.fileno() for ready, _ in poll.poll(min(left, 1) * 1000)):
+            raise Abandoned
+    return bytes(out), bytes(err)
