@@ -23,7 +23,7 @@ def imported(code: str) -> set[str]:
     "code",
     [
         "import runbook.cli, runbook.pipeline",
-        "import runbook.pipeline, runbook.jupyter.formats as formats; formats.papermill(); import runbook.jupyter.engine",
+        "import runbook.pipeline; from runbook.jupyter import formats; formats.papermill(); import runbook.jupyter.engine",
         "import runbook.jupyter.forked",
     ],
 )
