@@ -23,7 +23,7 @@ def imported(code: str) -> set[str]:
     "code",
     [
         "import runbook.cli, runbook.pipeline",
-        "import runbook.pipeline; from runbook.jupyter import formats; formats.papermill(); import runbook.jupyter.engine",
+        "from runbook import pipeline as run; run.formats.papermill(); from runbook.jupyter import engine, kernels",
         "import runbook.jupyter.forked",
     ],
 )
