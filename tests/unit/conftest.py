@@ -1,15 +1,18 @@
-"""What unit tests share: a stand-in for a node's sshd."""
+"""What unit tests share: a stand-in for a node's sshd, a CA and a pair by it."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import pytest
+from certificate_cases import our_authority, our_member
 from ssh_server import StandInSshd
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from runbook.pki import Authority, KeyPair
 
 
 @pytest.fixture
@@ -20,3 +23,15 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandInS
         monkeypatch.delenv(name, raising=False)
     with StandInSshd(tmp_path) as one:
         yield one
+
+
+@pytest.fixture(scope="session")
+def authority() -> Authority:
+    """A CA of ours."""
+    return our_authority()
+
+
+@pytest.fixture(scope="session")
+def member() -> KeyPair:
+    """An etcd member's pair by that CA."""
+    return our_member()

@@ -20,8 +20,6 @@ from certificate_cases import (
     key_pem,
     make_ca,
     openssl,
-    our_authority,
-    our_member,
     reason,
     settings_of,
 )
@@ -40,16 +38,6 @@ from runbook.pki import Authority, KeyPair, Profile, create_authority, describe
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-
-@pytest.fixture(scope="module")
-def authority() -> Authority:
-    return our_authority()
-
-
-@pytest.fixture(scope="module")
-def member() -> KeyPair:
-    return our_member()
 
 
 class TestIssue:

@@ -6,13 +6,10 @@ import dataclasses
 import ssl
 from datetime import UTC, datetime, timedelta
 
-import pytest
 from certificate_cases import (
     CLIENT,
     MEMBER,
     SUBJECT,
-    our_authority,
-    our_member,
     reason,
 )
 from cryptography import x509
@@ -27,16 +24,6 @@ NAMES = st.one_of(st.ip_addresses().map(str), st.lists(LABEL, min_size=1, max_si
 WORDS = st.text(st.characters(categories=("L", "N", "P", "S", "Zs")), min_size=1, max_size=64).filter(
     lambda text: text.isprintable() and bool(text.strip())
 )
-
-
-@pytest.fixture(scope="module")
-def authority() -> Authority:
-    return our_authority()
-
-
-@pytest.fixture(scope="module")
-def member() -> KeyPair:
-    return our_member()
 
 
 class TestProperties:
