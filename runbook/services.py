@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from runbook import errors, lock_script, plan, show
-from runbook.journal import Pulse
-from runbook.plain_text import clean, printable
+from runbook import errors, plan, show
+from runbook.plans import starting
 from runbook.plans.apply import Result, not_done
 from runbook.plans.rollout import Stop
 from runbook.resources import Change, Found, Resource
@@ -19,7 +17,7 @@ if TYPE_CHECKING:
     from runbook.fleet import Fleet
     from runbook.params import Node
     from runbook.plans.selection import Quorum
-    from runbook.ssh import Connection
+    from runbook.plans.starting import Ahead
 
 #: Waits until a member answers after its restart, or raises; called with the fleet and the node.
 Healthy = Callable[["Fleet", "Node"], None]
@@ -28,16 +26,12 @@ Judged = Callable[["Fleet", "Sequence[Change]"], "list[Change]"]
 #: Raises when a node may not be stopped now; called with the fleet and the node.
 MayStop = Callable[["Fleet", "Node"], None]
 
-START_TIMEOUT_S = 120
 _PROPERTIES = (
     "LoadState ActiveState SubState UnitFileState NeedDaemonReload MainPID NRestarts FragmentPath ActiveEnterTimestamp"
 )
 _COLUMNS = ["node", "unit", "ok", "state", "since", "restarts", "main_pid", "why", "remedy"]
 #: Start times are known to 10 ms (proc(5), clock ticks).
 _TICK_S = 0.05
-#: The newest journal line is read each so many turns of 0.1 s, and no more of it than this.
-_TURNS_A_LINE = 5
-_LINE_LENGTH = 300
 
 
 def _show(unit: str) -> str:
@@ -109,91 +103,19 @@ fi
         return "the unit changed since systemd read it" if found.get("NeedDaemonReload") == "yes" else ""
 
 
-def start_script(unit: str, verb: str, timeout_s: int) -> str:
-    """Give the sh that (re)starts a unit and waits until it is active.
-
-    It returns at once when the start fails, with the end of its journal on stderr. While it waits it prints the newest
-    line of the unit's journal as `@line TEXT`, whenever there is another one.
-    """
-    name = quote(unit)
-    guard = lock_script.own_guard()
-    # A unit that hangs in `activating` is not helped by start, hence restart; --no-block since etcd is ready only
-    # once a quorum of its members is.
-    return f"""
-set -u
-{guard}
-systemctl daemon-reload
-systemctl enable --quiet {name} || exit 1
-systemctl reset-failed {name} 2>/dev/null
-since=$(date '+%Y-%m-%d %H:%M:%S')
-{"" if verb == "enable" else f"systemctl restart --no-block {name} || exit 1"}
-end=$(( $(date +%s) + {timeout_s} )); crashes=0; crashed=; turn=0; last=
-while :; do
-  state=$(systemctl show --no-pager -p ActiveState -p SubState -p Job {name})
-  # As long as a job waits or runs, `active` may be the old process.
-  case "$state" in *Job=[1-9]*) ;; *ActiveState=active*) exit 0;; *ActiveState=failed*) crashes=2;; esac
-  case "$state" in *SubState=auto-restart*) [ "$crashed" ] || crashes=$((crashes + 1)); crashed=1;; *) crashed=;; esac
-  if [ $crashes -ge 2 ] || [ "$(date +%s)" -ge $end ]; then
-    [ $crashes -ge 2 ] || echo "not ready within {timeout_s} s:" $state >&2
-    journalctl -u {name} --since "$since" -n 12 --no-pager -o cat >&2
-    exit 1
-  fi
-  turn=$((turn + 1))
-  if [ $((turn % {_TURNS_A_LINE})) = 0 ]; then
-    line=$(journalctl -u {name} --since "$since" -n 1 --no-pager -o cat | tail -n 1 | cut -c 1-{_LINE_LENGTH})
-    [ "$line" = "$last" ] || printf '@line %s\\n' "$line"
-    last=$line
-  fi
-  sleep 0.1
-done
-"""
-
-
-def start_at_once(fleet: Fleet, changes: Sequence[Change]) -> list[Result]:
-    """Start units on all their nodes at once: etcd's first start is ready only when a quorum of members is."""
-    chosen = {change.node: change for change in changes}
-    nodes = [node for node in fleet.cluster.nodes if node.name in chosen]
-    outcomes = fleet.each(lambda connection: _start(fleet, connection, chosen[connection.node.name]), nodes)
-    results = []
-    for name, outcome in outcomes.items():
-        error, remedy = (outcome.error.message, outcome.error.remedy) if outcome.error else ("", "")
-        results.append(outcome.value or Result(chosen[name], "failed", error, outcome.took_s, remedy))
-    return results
-
-
-def _start(fleet: Fleet, connection: Connection, change: Change) -> Result:
-    start, what = time.monotonic(), f"{change.action} {change.resource}"
-    fleet.journal.note(change.node, what, "started")
-    fleet.journal.tell(Pulse(change.node, limit_s=START_TIMEOUT_S))
-    script = start_script(change.resource, change.action, START_TIMEOUT_S)
-
-    def heard(line: str) -> None:
-        if line.startswith("@line "):
-            fleet.journal.tell(Pulse(change.node, line=clean(line.removeprefix("@line "))))
-
-    error, remedy = "", f"`journalctl -u {change.resource}` on the node tells more"
-    try:
-        done = connection.run(script, what=what, timeout_s=START_TIMEOUT_S + 30, heard=heard)
-        if done.status:
-            error = printable(done.stderr) or f"status {done.status}"
-    except errors.RunbookError as caught:
-        error, remedy = caught.message, caught.remedy
-    fleet.journal.note(change.node, what, "failed" if error else "done", error)
-    took_s = time.monotonic() - start
-    return Result(change, "failed", error, took_s, remedy) if error else Result(change, "done", "", took_s)
-
-
 def roll(
-    fleet: Fleet, changes: Sequence[Change], may_stop: MayStop, healthy: Healthy, stop: Stop | None = None
-) -> list[Result]:
+    fleet: Fleet, changes: Sequence[Change], may_stop: MayStop, healthy: Healthy, stop: Stop | None = None,
+    ahead: Ahead | None = None,
+) -> list[Result]:  # fmt: skip
     """Start what does not run, all at once; then restart what runs, one node at a time, healthy in between.
 
-    The roll ends at the first node that fails, or where it is asked to stop: the rest keeps running as it is.
+    `ahead` lets one of those that start begin a moment before the others. The roll ends at the first node that fails,
+    or where it is asked to stop: the rest keeps running as it is.
     """
     stop = stop or Stop()
     starts = [change for change in changes if change.action != "restart"]
     restarts = [change for change in changes if change.action == "restart"]
-    results = stop.rest(starts) if stop.asked else start_at_once(fleet, starts)
+    results = stop.rest(starts) if stop.asked else starting.at_once(fleet, starts, ahead)
     for number, change in enumerate(restarts):
         if stop.asked:
             return results + stop.rest(restarts[number:])
@@ -208,7 +130,7 @@ def _restart(fleet: Fleet, change: Change, may_stop: MayStop, healthy: Healthy) 
     node = next(node for node in fleet.cluster.nodes if node.name == change.node)
     try:
         may_stop(fleet, node)
-        (result,) = start_at_once(fleet, [change])
+        (result,) = starting.at_once(fleet, [change])
         if result.result == "done":
             healthy(fleet, node)
     except errors.RunbookError as error:
@@ -219,10 +141,12 @@ def _restart(fleet: Fleet, change: Change, may_stop: MayStop, healthy: Healthy) 
 def start_plan(
     title: str, fleet: Fleet, nodes: Iterable[Node], service: Service, *, may_stop: MayStop, healthy: Healthy,
     quorum: Quorum | None = None, guard: Callable[[Node], Resource] | None = None, judged: Judged | None = None,
+    ahead: Ahead | None = None,
 ) -> plan.Plan:  # fmt: skip
     """A plan that starts or restarts a unit on these nodes; `quorum` where they vote.
 
-    `guard` gives what is looked at on each node beside the unit; `judged` refuses what must not be made.
+    `guard` gives what is looked at on each node beside the unit; `judged` refuses what must not be made; `ahead` lets
+    one of those that start begin a moment before the others.
     """
     chosen = list(nodes)
 
@@ -243,7 +167,7 @@ def start_plan(
     def rollout(fleet: Fleet, changes: Sequence[Change], stop: Stop) -> list[Result]:
         from runbook.diagnosis import explain  # noqa: PLC0415 - it needs what this module is part of
 
-        return explain.failed_starts(fleet, roll(fleet, changes, may_stop, healthy, stop))
+        return explain.failed_starts(fleet, roll(fleet, changes, may_stop, healthy, stop, ahead))
 
     return plan.Plan(title, fleet, make, rollout=rollout, quorum=quorum)
 

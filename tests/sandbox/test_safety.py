@@ -25,6 +25,7 @@ from runbook.etcd_data import MemberData
 from runbook.flannel_config import EtcdKey
 from runbook.fleet import values
 from runbook.node_certs import _Files
+from runbook.plans import starting
 from runbook.resources import Directory, File, User
 
 if TYPE_CHECKING:
@@ -387,7 +388,8 @@ def test_no_string_reaches_a_shell(practice: Practice, fleet: Fleet, text: str) 
     changes = [key.compare(found[1]), User(whole).compare(found[2])]
     scripts = [change.after or change.before for change in changes if change]
     scripts += [
-        services.start_script(f"{whole}.service", "enable", 1),
+        starting.script(f"{whole}.service", "enable", 1),
+        etcd._first_member(cluster).begun,
         etcdctl.command(cluster, "put", f"/h{whole}", f"v{whole}"),
     ]
     for script in scripts:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from local_node import cluster_of, fleet_of, local
 
 from runbook import errors, services
-from runbook.journal import Pulse, Step
+from runbook.plans import starting
 from runbook.plans.apply import Result
 from runbook.plans.rollout import Stop
 from runbook.resources import Change
@@ -146,106 +146,12 @@ def test_only_newer_files_restart(now: float, uptime: float, age: float) -> None
 # ---- scripts
 
 
-@pytest.mark.parametrize("verb", ["start", "restart", "enable"])
 @pytest.mark.parametrize("unit", ["etcd.service", "a b'c.service"])
-def test_scripts_are_valid_sh(verb: str, unit: str) -> None:
+def test_a_probe_is_valid_sh(unit: str) -> None:
     """What is sent to a node parses."""
-    for script in (services.start_script(unit, verb, 120), Service(unit, ("/a", "/b c")).probe()):
-        done = subprocess.run(["sh", "-n"], input=script, capture_output=True, text=True, check=False)
-        assert (done.returncode, done.stderr) == (0, "")
-
-
-SYSTEMCTL = """
-# Stands in for systemctl: notes what it was asked, and shows the states of the file beside it, one a call.
-here=$(dirname "$0"); echo "$*" >>"$here/asked"
-case $1 in
-show) head -n 1 "$here/states"; [ "$(wc -l <"$here/states")" -gt 1 ] && sed -i 1d "$here/states";;
-esac
-exit 0
-"""
-
-
-def started(folder: Path, verb: str, *states: str, timeout_s: int = 60) -> tuple[int, str, str]:
-    """Run a start script against a stand-in for systemctl: status, stderr, and what was asked."""
-    shims = folder / "shims"
-    shims.mkdir(exist_ok=True)
-    (shims / "states").write_text("".join(f"{state}\n" for state in states))
-    for name, script in {"systemctl": SYSTEMCTL, "journalctl": "echo 'etcd: bad flag'", "sleep": ":"}.items():
-        (shims / name).write_text(f"#!/bin/sh\n{script}\n")
-        (shims / name).chmod(0o755)
-    connection = local(fleet_of(cluster_of(), folder))["node1"]
-    connection.folder = folder
-    done = connection.run(services.start_script("etcd.service", verb, timeout_s), what="start")
-    return done.status, done.stderr.decode(), (shims / "asked").read_text()
-
-
-ACTIVE = "ActiveState=active SubState=running Job="
-
-
-def test_a_start_waits_until_the_unit_is_active(tmp_path: Path) -> None:
-    """The unit is enabled, started without blocking, and waited for; a job that waits is not yet a start."""
-    status, _, asked = started(
-        tmp_path,
-        "start",
-        "ActiveState=active SubState=running Job=17",
-        "ActiveState=activating SubState=start Job=",
-        ACTIVE,
-    )
-    assert status == 0
-    verbs = [line.split()[0] for line in asked.splitlines()]
-    assert verbs == ["daemon-reload", "enable", "reset-failed", "restart", "show", "show", "show"]
-    assert "restart --no-block etcd.service" in asked
-
-
-def test_enabling_restarts_nothing(tmp_path: Path) -> None:
-    """A unit that is only enabled goes on running."""
-    status, _, asked = started(tmp_path, "enable", ACTIVE)
-    assert status == 0
-    assert "restart" not in asked
-
-
-def test_a_start_that_fails_shows_the_journal(tmp_path: Path) -> None:
-    """A unit that fails ends the wait at once, with its journal."""
-    status, said, _ = started(tmp_path, "start", "ActiveState=failed SubState=failed Job=")
-    assert status == 1
-    assert "etcd: bad flag" in said
-    assert "not ready" not in said
-
-
-def test_a_unit_that_crashes_twice_is_not_waited_for(tmp_path: Path) -> None:
-    """Restart=always hides a crash loop behind `activating`: two crashes end the wait."""
-    crash, up = "ActiveState=activating SubState=auto-restart Job=", "ActiveState=activating SubState=start Job="
-    status, said, _ = started(tmp_path, "start", crash, crash, up, crash, ACTIVE)
-    assert (status, "etcd: bad flag" in said) == (1, True)
-    assert started(tmp_path, "start", crash, crash, up, ACTIVE)[0] == 0
-
-
-def test_a_start_that_never_ends_passes_its_deadline(tmp_path: Path) -> None:
-    """Past the deadline the error says the last state."""
-    status, said, _ = started(tmp_path, "start", "ActiveState=activating SubState=start Job=", timeout_s=0)
-    assert status == 1
-    assert "not ready within 0 s: ActiveState=activating SubState=start" in said
-
-
-def test_the_newest_journal_line_is_told_while_it_waits(tmp_path: Path) -> None:
-    """A start that takes long tells what the unit says, each line once, as a pulse of the journal and never a step."""
-    fleet = fleet_of(cluster_of(), tmp_path)
-    connection = local(fleet)["node1"]
-    (connection.folder / "shims").mkdir()
-    states = ["ActiveState=activating SubState=start Job=7"] * 11 + [ACTIVE]
-    (connection.folder / "shims/states").write_text("".join(f"{state}\n" for state in states))
-    for name, script in {"systemctl": SYSTEMCTL, "journalctl": "echo 'waiting\033 for peers'", "sleep": ":"}.items():
-        connection.shim(name, script)
-    heard: list[Step | Pulse] = []
-    fleet.journal.listen(heard.append)
-    (result,) = services.start_at_once(fleet, [Change("etcd.service", "start", "inactive/dead", node="node1")])
-    assert result.result == "done"
-    pulses = [one for one in heard if isinstance(one, Pulse)]
-    assert [one.limit_s for one in pulses] == [services.START_TIMEOUT_S, None]
-    assert [one.line for one in pulses] == ["", "waiting for peers"]
-    assert [(step.step, step.state) for step in fleet.journal.steps] == [
-        ("start etcd.service", "started"), ("start etcd.service", "done"),
-    ]  # fmt: skip
+    script = Service(unit, ("/a", "/b c")).probe()
+    done = subprocess.run(["sh", "-n"], input=script, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 # ---- rolling
@@ -257,7 +163,7 @@ class Roll:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, **fails: str) -> None:
         self.order: list[str] = []
         self.fails = fails
-        monkeypatch.setattr(services, "_start", self.start)
+        monkeypatch.setattr(starting, "_start", self.start)
 
     def start(self, _fleet: Fleet, _connection: Connection, change: Change) -> Result:
         self.order.append(f"{change.action} {change.node}")

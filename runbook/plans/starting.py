@@ -1,0 +1,192 @@
+"""A unit's start: on all its nodes at once, or with one of them a moment ahead of the others."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from shlex import quote
+from typing import TYPE_CHECKING
+
+from runbook import errors, lock_script
+from runbook.journal import Pulse
+from runbook.plain_text import clean, printable
+from runbook.plans.apply import Result
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from runbook.fleet import Fleet, Outcome
+    from runbook.params import Node
+    from runbook.resources import Change
+    from runbook.ssh import Connection
+
+START_TIMEOUT_S = 120
+#: The others wait no longer than this for the one that is ahead: what keeps it back does not keep them.
+AHEAD_S = 5.0
+#: No more of a journal's line than this.
+_LINE_LENGTH = 300
+
+#: What goes on beside a start: the word for the others, and twice a second the journal's newest line. None of its
+#: programs has the channel's output: it would stay open for the last of them.
+_BESIDE = """\
+beside() {{
+  {tell_begun}
+  last=
+  while sleep 0.5 >/dev/null; do
+    line=$(journalctl -u {name} --since "$since" -n 1 --no-pager -o cat | tail -n 1 | cut -c 1-{length})
+    [ "$line" = "$last" ] || printf '@line %s\\n' "$line"
+    last=$line
+  done
+}}
+since=$(date '+%Y-%m-%d %H:%M:%S')
+beside 2>/dev/null & beside=$!
+trap 'kill "$beside" 2>/dev/null' EXIT
+"""
+_TELL_BEGUN = """\
+turn=0
+  until {{ {begun}; }} || [ $turn -ge {turns} ]; do turn=$((turn + 1)); sleep 0.02 >/dev/null; done
+  echo @begun"""
+_WAIT = """\
+crashes=0; crashed=
+while :; do
+  state=$(systemctl show --no-pager -p ActiveState -p SubState -p Job {name})
+  # As long as a job waits or runs, `active` may be the old process.
+  case "$state" in
+    *Job=[1-9]*) ;;
+    *ActiveState=active*) exit 0 ;;
+    *ActiveState=failed*) crashes=2 ;;
+    *ActiveState=inactive*) [ -z "$said" ] || {{ printf '%s\\n' "$said" >&2; crashes=2; }} ;;
+  esac
+  case "$state" in *SubState=auto-restart*) [ "$crashed" ] || crashes=$((crashes + 1)); crashed=1;; *) crashed=;; esac
+  if [ $crashes -ge 2 ] || [ "$(date +%s)" -ge $end ]; then
+    [ $crashes -ge 2 ] || echo "not ready within {timeout} s:" $state >&2
+    journalctl -u {name} --since "$since" -n 12 --no-pager -o cat >&2
+    exit 1
+  fi
+  sleep 0.1
+done
+"""
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """Which of the nodes that start begins, and what lets the others follow.
+
+    Attributes:
+        rank: Orders the nodes: the least begins.
+        begun: sh that succeeds on that node as soon as the others may follow.
+    """
+
+    rank: Callable[[Node], str]
+    begun: str
+
+
+def script(unit: str, verb: str, timeout_s: int, *, begun: str = "", follows: bool = False) -> str:
+    """Give the sh that (re)starts a unit and waits until it is active.
+
+    It returns at once when the start fails, with the end of its journal on stderr. While it waits it prints the newest
+    line of the unit's journal as `@line TEXT`, whenever there is another one.
+
+    Args:
+        unit: Its name.
+        verb: start, restart or enable.
+        timeout_s: How long it may take until it is active.
+        begun: sh; `@begun` is printed once it succeeds.
+        follows: Start it only when a line comes on standard input. An end of the input is the end of who asked for it:
+            then nothing is started.
+    """
+    name = quote(unit)
+    told = _TELL_BEGUN.format(begun=begun, turns=int(AHEAD_S * 50)) if begun else ""
+    beside = _BESIDE.format(name=name, length=_LINE_LENGTH, tell_begun=told)
+    # A unit that hangs in `activating` is not helped by start, hence restart. It ends when the job ends: a unit that
+    # fails once may be up at its next try (Restart=), which is waited for.
+    restart = f"said=$(timeout {timeout_s} systemctl restart {name} 2>&1) && exit 0"
+    return f"""
+set -u
+{lock_script.own_guard()}
+# enable alone would have systemd read all units a second time.
+systemctl enable --no-reload --quiet {name} || exit 1
+systemctl daemon-reload
+systemctl reset-failed {name} 2>/dev/null
+{"read -r go || exit 1" if follows else ""}
+{beside}
+said= end=$(( $(date +%s) + {timeout_s} ))
+{"" if verb == "enable" else restart}
+{_WAIT.format(name=name, timeout=timeout_s)}
+"""
+
+
+def at_once(fleet: Fleet, changes: Sequence[Change], ahead: Ahead | None = None) -> list[Result]:
+    """Start units on all their nodes at once: etcd's first start is ready only when a quorum of members is.
+
+    Args:
+        fleet: The nodes.
+        changes: What to start, one a node.
+        ahead: Lets one of them begin a moment before the others; they wait for it AHEAD_S at most.
+    """
+    chosen = {change.node: change for change in changes}
+    nodes = [node for node in fleet.cluster.nodes if node.name in chosen]
+    if ahead is None or len(nodes) == 1:
+        outcomes = fleet.each(lambda connection: _start(fleet, connection, chosen[connection.node.name]), nodes)
+    else:
+        outcomes = _one_ahead(fleet, nodes, chosen, ahead)
+    results = []
+    for node in nodes:
+        outcome, change = outcomes[node.name], chosen[node.name]
+        error, remedy = (outcome.error.message, outcome.error.remedy) if outcome.error else ("", "")
+        results.append(outcome.value or Result(change, "failed", error, outcome.took_s, remedy))
+    return results
+
+
+def _one_ahead(
+    fleet: Fleet, nodes: Sequence[Node], chosen: Mapping[str, Change], ahead: Ahead
+) -> dict[str, Outcome[Result]]:
+    first = min(nodes, key=ahead.rank)
+    follow = threading.Event()
+
+    def work(connection: Connection) -> Result:
+        change = chosen[connection.node.name]
+        if connection.node != first:
+            return _start(fleet, connection, change, follow)
+        try:
+            return _start(fleet, connection, change, follow, ahead.begun)
+        finally:
+            follow.set()
+
+    # It is begun first also where there are more nodes than threads.
+    return fleet.each(work, sorted(nodes, key=lambda node: node != first))
+
+
+def _start(
+    fleet: Fleet, connection: Connection, change: Change, follow: threading.Event | None = None, begun: str = ""
+) -> Result:
+    """Start one node's unit: once `follow` is set; or, with `begun`, at once, and set it."""
+    start, what = time.monotonic(), f"{change.action} {change.resource}"
+    fleet.journal.note(change.node, what, "started")
+    fleet.journal.tell(Pulse(change.node, limit_s=START_TIMEOUT_S))
+    follows = follow is not None and not begun
+    sh = script(change.resource, change.action, START_TIMEOUT_S, begun=begun, follows=follows)
+
+    def heard(line: str) -> None:
+        if line.startswith("@line "):
+            fleet.journal.tell(Pulse(change.node, line=clean(line.removeprefix("@line "))))
+        elif line == "@begun" and follow:
+            follow.set()
+
+    def go() -> Iterator[bytes]:
+        if follow:
+            follow.wait(AHEAD_S)
+        yield b"go\n"
+
+    error, remedy = "", f"`journalctl -u {change.resource}` on the node tells more"
+    try:
+        feed = go() if follows else ()
+        done = connection.run(sh, what=what, feed=feed, timeout_s=START_TIMEOUT_S + 30, heard=heard)
+        if done.status:
+            error = printable(done.stderr) or f"status {done.status}"
+    except errors.RunbookError as caught:
+        error, remedy = caught.message, caught.remedy
+    fleet.journal.note(change.node, what, "failed" if error else "done", error)
+    took_s = time.monotonic() - start
+    return Result(change, "failed", error, took_s, remedy) if error else Result(change, "done", "", took_s)
