@@ -46,7 +46,7 @@ trap 'kill "$beside" 2>/dev/null' EXIT
 _TELL_BEGUN = """\
 turn=0
   until {{ {begun}; }} || [ $turn -ge {turns} ]; do turn=$((turn + 1)); sleep 0.02 >/dev/null; done
-  echo @begun"""
+  echo @follow"""
 _WAIT = """\
 crashes=0; crashed=
 while :; do
@@ -92,7 +92,7 @@ def script(unit: str, verb: str, timeout_s: int, *, begun: str = "", follows: bo
         unit: Its name.
         verb: start, restart or enable.
         timeout_s: How long it may take until it is active.
-        begun: sh; `@begun` is printed once it succeeds.
+        begun: sh; `@follow` is printed once it succeeds, or the start has failed.
         follows: Start it only when a line comes on standard input. An end of the input is the end of who asked for it:
             then nothing is started.
     """
@@ -113,6 +113,7 @@ systemctl reset-failed {name} 2>/dev/null
 {beside}
 said= end=$(( $(date +%s) + {timeout_s} ))
 {"" if verb == "enable" else restart}
+{"echo @follow" if begun else ""}
 {_WAIT.format(name=name, timeout=timeout_s)}
 """
 
@@ -171,7 +172,7 @@ def _start(
     def heard(line: str) -> None:
         if line.startswith("@line "):
             fleet.journal.tell(Pulse(change.node, line=clean(line.removeprefix("@line "))))
-        elif line == "@begun" and follow:
+        elif line == "@follow" and follow:
             follow.set()
 
     def go() -> Iterator[bytes]:

@@ -181,12 +181,15 @@ def test_the_others_follow_when_the_first_has_begun(tmp_path: Path) -> None:
 
 
 def test_a_first_that_fails_keeps_nobody_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the first node can't start the others do, at once, and each row tells its own."""
+    """Where the first node's start fails the others start while it is tried again, and each row tells its own."""
     monkeypatch.setattr(starting, "AHEAD_S", 60.0)  # waited out it would be the test's time limit
-    fleet = fleet_of(cluster_of(), tmp_path)
+    fleet, others = fleet_of(cluster_of(), tmp_path), tmp_path / "others"
+    others.touch()
     stand_in(fleet, "node1", "ActiveState=failed SubState=failed Job=", restart="exit 1")
+    wait = f'until [ "$(wc -l <{others})" -ge 2 ]; do :; done'
+    local(fleet)["node1"].shim("systemctl", SYSTEMCTL.replace("show) ", f"show) {wait}; "))
     for node in ("node2", "node3"):
-        stand_in(fleet, node)
+        stand_in(fleet, node, restart=f"echo >>{others}")
     results = starting.at_once(fleet, CHANGES, Ahead(lambda node: node.name, "false"))
     assert [one.result for one in results] == ["failed", "done", "done"]
     assert "etcd: bad flag" in results[0].error
