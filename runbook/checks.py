@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 #: Columns that say which row it is.
-_NAMES = ("node", "endpoint", "check", "unit", "lease", "to", "path")
+_NAMES = ("node", "endpoint", "check", "unit", "lease", "to", "network", "path")
 
 
 def expect(table: pd.DataFrame, claim: str, *, ok: str = "ok") -> pd.DataFrame:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import gc
 import os
-import socket
-import subprocess
+import statistics
 import sys
 import tempfile
 import threading
 import time
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,17 +18,19 @@ ROOT = Path(__file__).parents[1]
 SANDBOX_TESTS = ROOT / "tests" / "sandbox"
 sys.path.insert(0, str(SANDBOX_TESTS))
 
+from cables import cables  # noqa: E402 - tests' own modules
 from clusters import cluster  # noqa: E402 - tests' own modules
 from marked import put  # noqa: E402
 from practice import NODES, Practice, apply, until, wrong  # noqa: E402
 
+from runbook import mesh, show  # noqa: E402
 from runbook.sandbox.network import NETNS  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 NAME = "load"
-PORT, DELAY_S = 2222, 0.05
+DELAY_S, LOSS = 0.05, 0.03
 _BUSY = (
     "yes >/dev/null",
     "yes >/dev/null",
@@ -49,24 +50,25 @@ def main() -> int:
         builds = {"idle nodes, on a link of this machine": _build(practice)}
         with _busy(practice):
             builds["two CPU hogs and a disk writer (dd, fsync) on each node"] = _build(practice)
-        with _far(practice) as (port, known_hosts):
-            told = f"SSH over a link of {DELAY_S * 2000:.0f} ms round trip (a TCP proxy on each node)"
-            builds[told] = _build(practice, port=port, known_hosts=str(known_hosts))
+        practice.make_virgin()
+        with cables(practice.sandbox, delay_s=DELAY_S):
+            far = f"cables of {DELAY_S * 2000:.0f} ms round trip, {DELAY_S * 4000:.0f} ms between nodes, all packets"
+            builds[far] = _build(practice)
+        builds[f"cables that lose {LOSS:.0%} of all frames, both ways"], told = _lossy(practice)
         rounds = [_round(practice) for _ in range(options.rounds)]
-    text = "\n".join([_builds(builds), "", _rounds(rounds)])
+    text = "\n".join([_builds(builds), "", told, "", _rounds(rounds)])
     put("load", text)
     print(text)
     return 1 if _leaks(rounds) else 0
 
 
-def _build(practice: Practice, **ssh: object) -> float:
-    """Build on nodes that were never touched, and see that it is whole; how long it took, in seconds."""
+def _build(practice: Practice, whole: str = "05,10-11") -> float:
+    """Build on nodes that were never touched until these phases find it whole; how long it took, in seconds."""
     practice.make_virgin()
-    params = practice.params(**({"ssh": ssh} if ssh else {}))
     start = time.monotonic()
-    with practice.fleet(params) as fleet:
+    with practice.fleet(practice.params()) as fleet:
         apply(fleet)
-        until(lambda: not wrong(fleet, "05,10-11"), within_s=120)
+        until(lambda: not wrong(fleet, whole), within_s=120)
     return time.monotonic() - start
 
 
@@ -84,27 +86,23 @@ def _busy(practice: Practice) -> Iterator[None]:
             practice.on(node, f"systemctl stop {' '.join(f'load{number}' for number in range(len(_BUSY)))} || true")
 
 
-@contextmanager
-def _far(practice: Practice) -> Iterator[tuple[int, Path]]:
-    """Reach the nodes' sshd by another port, behind a proxy with a delay in each node's network; port, known_hosts."""
-    practice.make_virgin()  # as above
-    known = practice.folder / "known_hosts_far"
-    lines = practice.sandbox.known_hosts.read_text(encoding="ascii").splitlines()
-    known.write_text("".join(f"[{line.split()[0]}]:{PORT} {line.split(' ', 1)[1]}\n" for line in lines))
-    with ExitStack() as stack:
-        for index, node in enumerate(NODES, 1):
-            argv = ["ip", "netns", "exec", practice.sandbox.block.namespace(index), sys.executable]
-            argv += [str(SANDBOX_TESTS / "slowlink.py"), practice.address(node), str(PORT), "22", str(DELAY_S)]
-            proxy = stack.enter_context(subprocess.Popen(argv))
-            stack.callback(proxy.kill)
-        until(lambda: all(_listens(practice.address(node)) for node in NODES))
-        yield PORT, known
-
-
-def _listens(address: str) -> bool:
-    with suppress(OSError), socket.create_connection((address, PORT), timeout=5):
-        return True
-    return False
+def _lossy(practice: Practice) -> tuple[float, str]:
+    """Build over cables that lose; how long it took, and what the mesh then told."""
+    practice.make_virgin()
+    with cables(practice.sandbox, loss=LOSS):
+        took_s = _build(practice, "05,10")
+        with practice.fleet(practice.params()) as fleet:
+            pings = [row for row in show.rows(mesh.ping(fleet)) if row["node"] != row["to"]]
+    lost = {
+        network: statistics.mean(row["loss_pct"] for row in pings if row["network"] == network)
+        for network in ("underlay", "overlay")
+    }
+    failing = sum(not row["ok"] for row in pings)
+    return took_s, (
+        f"Over the cables that lose, a ping passes four: {(1 - (1 - LOSS) ** 4) * 100:.1f} % of them should be lost."
+        f" The mesh told {lost['underlay']:.1f} % on plain addresses and {lost['overlay']:.1f} % over the overlay, and"
+        f" {failing} of {len(pings)} pairs did not pass."
+    )
 
 
 def _round(practice: Practice) -> dict[str, float]:

@@ -7,7 +7,8 @@ import re
 from typing import TYPE_CHECKING
 
 from runbook import flannel_state
-from runbook.diagnosis.case import CONSEQUENCE, FLANNELD, NODE, OVERLAY, STATE, STORE, Cause
+from runbook.diagnosis import firewall_rules
+from runbook.diagnosis.case import CLUSTER, CONSEQUENCE, FLANNELD, NODE, OVERLAY, STATE, STORE, Cause
 from runbook.diagnosis.flannel_causes import own_subnet
 
 if TYPE_CHECKING:
@@ -170,52 +171,25 @@ def firewall(case: Case) -> Iterator[Cause]:
     losing = {name for pair in lost_pairs(case) for name in pair}
     alone = not any(_overlay_pings(case, one) for one in case.hosts)
     for one in _running(case):
-        rules = _dropping(one, port)
+        rules = firewall_rules.drops_port(one.said.get("iptables", ""), one.said.get("nft", ""), port)
         if rules and (one.node.name in losing or alone):
             why = f"the firewall drops UDP {port}, which carries the overlay: {'; '.join(rules[:3])}"
             remedy = f"take the rule away, or accept UDP {port} from the other nodes before it (`iptables -I`, `nft`)"
             yield Cause(one.node.name, f"UDP {port} is dropped by the firewall", why, remedy, _LOST, OVERLAY)
 
 
-def _dropping(one: Symptoms, port: int) -> list[str]:
-    """Rules that drop the port, of iptables and of nft; a policy that does, where no rule accepts it."""
-    lines = [line.strip() for line in one.said.get("iptables", "").splitlines()]
-    here = [line for line in lines if line.startswith(("-A ", ":")) and " -p udp" in line and _names(line, port)]
-    found = [line for line in here if re.search(r"-j (DROP|REJECT)\b", line)]
-    if not found:
-        nft = [line.strip() for line in one.said.get("nft", "").splitlines()]
-        found = [line for line in nft if re.search(rf"udp dport .*\b{port}\b.*\b(drop|reject)\b", line)]
-    accepted = any(line.startswith("-A INPUT") and re.search(r"-j ACCEPT\b", line) for line in lines)
-    if not found and ":INPUT DROP" in "\n".join(lines) and not (accepted and here):
-        found = [f"the policy of INPUT is DROP, and no rule accepts UDP {port}"]
-    return found
-
-
-def _names(rule: str, port: int) -> bool:
-    """Whether an iptables rule is about this port: by --dport, or one of --dports, ranges too."""
-    match = re.search(r"--dports? ([0-9:,]+)", rule)
-    for part in match[1].split(",") if match else ():
-        low, _, high = part.partition(":")
-        if int(low or 0) <= port <= int(high or low or 65535):
-            return True
-    return False
-
-
 def forwarding(case: Case) -> Iterator[Cause]:
     """Containers' packets are forwarded: a policy of DROP needs flannel's own rules before it."""
-    network = case.cluster.flannel.network
     for one in _running(case):
-        lines = one.said.get("iptables", "").splitlines()
-        if not any(line.startswith(":FORWARD DROP") for line in lines):
-            continue
-        accepts = [
-            line
-            for line in lines
-            if line.startswith("-A FORWARD") and ("FLANNEL-FWD" in line or (network in line and "-j ACCEPT" in line))
-        ]
-        if not accepts:
-            why = f"the policy of FORWARD is DROP, and no rule accepts {network}: containers don't reach other nodes"
-            remedy = "run phases 08 and 09 (flanneld adds its rules), or `iptables -P FORWARD ACCEPT`"
+        rules = firewall_rules.drops_forwarded(
+            one.said.get("iptables", ""), one.said.get("nft", ""), case.cluster.flannel.network
+        )
+        if rules:
+            why = f"{'; '.join(rules)}: containers don't reach other nodes"
+            remedy = (
+                "run phases 08 and 09 (flanneld adds its rules to iptables), or `iptables -P FORWARD ACCEPT`; in a"
+                " table of nft's own: a rule that accepts them"
+            )
             yield Cause(
                 one.node.name, "FORWARD drops the overlay's packets", why, remedy, "forwarding-dropped", OVERLAY
             )
@@ -251,8 +225,31 @@ def lost(case: Case) -> Iterator[Cause]:
         pairs = {name, *others}
         unless = frozenset({(STORE, ""), *((about, one) for about in (NODE, FLANNELD, OVERLAY) for one in pairs)})
         why = f"{', '.join(others)} answer at their own addresses and not through the overlay"
+        unseen = [one.node.name for one in case.hosts if one.node.name in pairs and not one.said.get("nft", "").strip()]
         remedy = "something between the nodes drops UDP 8472 (a security group, a hypervisor): open it, or set Port"
+        if unseen:
+            remedy += (
+                f"; or a rule of nft's on {', '.join(unseen)}, which iptables does not show (no `nft` there to ask)"
+            )
         yield Cause(name, "the overlay loses packets", why, remedy, _LOST, OVERLAY, CONSEQUENCE, unless)
 
 
-RULES = (overlaps, device, mtu, files, firewall, forwarding, kernel, lost)
+def lossy(case: Case) -> Iterator[Cause]:
+    """Plain addresses that answer some pings and not others: of one node, where all such pairs have one in common."""
+    names = {node.host: node.name for node in case.cluster.flannel_nodes}
+    found = [
+        (one.node.name, names[address], loss)
+        for one in case.hosts
+        for address, loss in one.losses.items()
+        if address in names and 0 < loss < 100  # noqa: PLR2004 - percent
+    ]
+    common = set.intersection(*({a, b} for a, b, _ in found)) if found else set()
+    if found:
+        told = ", ".join(f"{a} to {b} {loss:.0f} %" for a, b, loss in found)
+        why = f"of ten pings each to plain addresses some were lost: {told}; expected none"
+        remedy = "`ip -s link` on the nodes (errors, dropped), then cable, duplex, and what limits the rate between"
+        yield Cause(common.pop() if len(common) == 1 else CLUSTER, "packets are lost between the nodes", why, remedy,
+                    _LOST, NODE, STATE)  # fmt: skip
+
+
+RULES = (overlaps, device, mtu, files, firewall, forwarding, kernel, lost, lossy)

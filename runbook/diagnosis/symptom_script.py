@@ -67,7 +67,7 @@ def _of_network(cluster: Cluster, node: Node) -> dict[str, str]:
     hosts = " ".join(quote(one.host) for one in cluster.flannel_nodes if one != node)
     # An address of a tunnel's other end is the gateway of its route.
     ends = f"$(ip -4 route show dev {name} 2>/dev/null | sed -n 's/.* via \\([0-9.]*\\) .*/\\1/p' | head -n 64)"
-    ping = 'ping -n -q -c 2 -i 0.2 -W 1 "$a" 2>&1'
+    ping = 'ping -n -q -c 10 -i 0.05 -W 1 "$a" 2>&1'
     return {
         "links": "ip -o -d link show",
         "routes_all": "ip -4 -o route show table main",

@@ -128,14 +128,19 @@ class Symptoms:
         return found
 
     @cached_property
-    def pings(self) -> Mapping[str, bool]:
-        """Whether each address that was pinged answered at least once."""
+    def losses(self) -> Mapping[str, float]:
+        """How many percent of its pings each address did not answer."""
         by_address: dict[str, list[str]] = {}
         for line in self.said.get("pings", "").splitlines():
             address, _, rest = line.partition(" ")
             by_address.setdefault(address, []).append(rest)
         answers = {address: mesh.parse_ping("\n".join(lines)) for address, lines in by_address.items()}
-        return {address: float(str(answer["loss_pct"])) < 100 for address, answer in answers.items()}  # noqa: PLR2004
+        return {address: float(str(answer["loss_pct"])) for address, answer in answers.items()}
+
+    @cached_property
+    def pings(self) -> Mapping[str, bool]:
+        """Whether each address that was pinged answered at least once."""
+        return {address: loss < 100 for address, loss in self.losses.items()}  # noqa: PLR2004 - percent
 
     def file(self, key: str) -> bytes | None:
         """A certificate file's bytes; None where it is not there, or the node was not asked."""

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SUITE = "bookworm"
-RECIPE = 1
+RECIPE = 2
 """Raised whenever what follows changes: nodes that run stay on the base they were made from."""
 
 PACKAGES = (
-    "systemd", "systemd-sysv", "dbus", "openssh-server", "iproute2", "iputils-ping", "iptables",
+    "systemd", "systemd-sysv", "dbus", "openssh-server", "iproute2", "iputils-ping", "iptables", "nftables",
     "ca-certificates", "kmod", "procps", "sudo",
 )  # fmt: skip
 """No Python and no curl: the runbook must not come to need them on a node."""

@@ -79,11 +79,19 @@ def test_one_thing_that_differs_is_that_one_cause(key: str, old: str, new: str, 
     assert list(one.told()) == ([("node2", cause)] if cause else [])
 
 
+NFT = """table inet mine {
+    chain input {
+        type filter hook input priority filter; policy accept;
+        udp dport 8000-9000 counter packets 5 bytes 600 drop
+    }
+}"""
+
+
 def test_a_firewalls_rule_is_a_cause_where_packets_are_lost() -> None:
     """The rule is named beside lost pings; of iptables with a range of ports, and of nft."""
     for key, rule in (
         ("iptables", "-A INPUT -p udp -m multiport --dports 8000:9000 -j REJECT"),
-        ("nft", "udp dport 8472 counter packets 5 bytes 600 drop"),
+        ("nft", NFT),
         ("iptables", ":INPUT DROP [0:0]"),
     ):
         one = seen(HEALTHY)
@@ -112,6 +120,23 @@ def test_lost_packets_that_nothing_explains_are_told() -> None:
         said["pings"] = lost(said["pings"])
     assert {cause for _, cause in one.told()} == {"the overlay loses packets"}
     assert {node for node, _ in one.told()} == {"node1", "node2", "node3"}
+
+
+def test_a_lossy_cable_is_told_of_its_node() -> None:
+    """Plain addresses that lose some pings: the node that all such pairs have in common, or the cluster."""
+    one, hosts = seen(HEALTHY), {node.name: node.host for node in seen(HEALTHY).cluster.nodes}
+
+    def lose(name: str, to: str) -> None:
+        had = f"{hosts[to]} 2 packets transmitted, 2 received, 0%"
+        one.change(name, "pings", had, f"{hosts[to]} 10 packets transmitted, 9 received, 10%")
+
+    lose("node1", "node2")
+    lose("node3", "node2")
+    found = one.told()
+    assert list(found) == [("node2", "packets are lost between the nodes")]
+    assert "node1 to node2 10 %, node3 to node2 10 %" in found["node2", "packets are lost between the nodes"]
+    lose("node1", "node3")
+    assert list(one.told()) == [("(cluster)", "packets are lost between the nodes")]
 
 
 def test_a_unit_that_fails_for_no_known_reason_is_unknown() -> None:

@@ -19,7 +19,7 @@ COLUMNS = ["node", "to", "network", "ok", "rtt_ms", "loss_pct"]
     ("name", "wanted"),
     [
         ("ok", {"ok": True, "rtt_ms": 0.079, "loss_pct": 0.0, "why": ""}),
-        ("part", {"ok": False, "rtt_ms": 0.091, "loss_pct": 33.3333, "why": "33.3333 % of 3 lost"}),
+        ("part", {"ok": False, "rtt_ms": 0.091, "loss_pct": 33.3333, "why": "33.3 % of 3 lost"}),
         ("lost", {"ok": False, "rtt_ms": None, "loss_pct": 100.0, "why": "100 % of 3 lost"}),
         ("bad", {"ok": False, "rtt_ms": None, "loss_pct": 100.0,
                  "why": "ping: nosuch.invalid: Temporary failure in name resolution\n"}),
@@ -71,6 +71,7 @@ def pinged(
     *down: str,
     leases: tuple[str, ...] = ("node1", "node2", "node3"),
     ping: str = PING,
+    more: str = "",
     within_s: float = 0,
 ) -> show.Table:
     """Ping a mesh of stand-ins in which nobody reaches the addresses that are down."""
@@ -79,6 +80,7 @@ def pinged(
     for connection in local(fleet).values():
         connection.shim("ping", ping.replace("LOST", str(HERE / "lost.txt")).replace("OK", str(HERE / "ok.txt")))
         (connection.folder / "shims" / "down").write_text("".join(f"{one}\n" for one in down))
+        (connection.folder / "shims" / "more").write_text(more)
     return mesh.ping(fleet, within_s=within_s)
 
 
@@ -99,6 +101,44 @@ def test_only_pairs_that_fail_are_tried_again(tmp_path: Path, monkeypatch: pytes
     assert table["ok"].all()
     asked = (tmp_path / "node1" / "shims" / "asked").read_text().split()
     assert {address: asked.count(address) for address in asked if asked.count(address) > 1} == {"172.30.16.0": 2}
+
+
+#: As above, but the addresses in `down` lose one of three; of more pings, what `more` says.
+LOSSY = """here=$(dirname "$0"); before=
+for address; do [ "$before" = -c ] && count=$address; before=$address; done
+echo "$address $count" >>"$here/asked"
+if ! grep -qx "$address" "$here/down" 2>/dev/null; then cat OK
+elif [ "$count" -gt 3 ]; then cat "$here/more"
+else cat PART; fi
+"""
+
+
+@pytest.mark.parametrize(("more", "told"), [("20 packets transmitted, 19 received, 5%", "5 % of 20 lost"),
+                                            ("20 packets transmitted, 20 received, 0%", "")])  # fmt: skip
+def test_a_lost_ping_is_looked_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: str, told: str) -> None:
+    """All pairs that answer are pinged more often: loss that stays fails and is told as it is, a first one does not."""
+    lossy = LOSSY.replace("PART", str(HERE / "part.txt"))
+    table = pinged(
+        tmp_path,
+        monkeypatch,
+        "198.18.0.12",
+        "172.30.16.0",
+        ping=lossy,
+        more=f"{more} packet loss\n= 0.1/0.2/0.3/0.0 ms\n",
+    )
+    asked = (tmp_path / "node1" / "shims" / "asked").read_text().split("\n")
+    assert [line.endswith(" 20") for line in asked if line].count(True) == 6
+    found = {(row["to"], row["why"], row["loss_pct"]) for row in show.rows(table) if not row["ok"]}
+    assert found == ({("node2", told, 5.0)} if told else set())
+    assert all("plain addresses lose packets too" in row["remedy"] for row in show.rows(table) if not row["ok"])
+
+
+def test_loss_in_the_tunnel_alone_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where plain addresses lose nothing, what limits or filters the tunnel's port is the cause."""
+    more = "20 packets transmitted, 19 received, 5% packet loss\n= 0.1/0.2/0.3/0.0 ms\n"
+    table = pinged(tmp_path, monkeypatch, "172.30.16.0", ping=LOSSY.replace("PART", str(HERE / "part.txt")), more=more)
+    remedies = {row["remedy"] for row in show.rows(table) if not row["ok"]}
+    assert [one.split(":")[0] for one in remedies] == ["no plain address loses any"]
 
 
 @pytest.mark.parametrize(
