@@ -170,7 +170,7 @@ def _title(book: NotebookNode) -> str:
 
 
 def _cells(book: NotebookNode, linked: set[str] | None) -> Iterator[_Cell]:
-    markdown, code, sanitised = safe_html.markdown(), safe_html.code(), safe_html.sanitiser()
+    markdown, code = safe_html.markdown(), safe_html.code()
     for cell in book.cells:
         tags = cell.metadata.get("tags", ())
         if _ERROR_NOTE in tags:
@@ -188,11 +188,11 @@ def _cells(book: NotebookNode, linked: set[str] | None) -> Iterator[_Cell]:
                 label="parameters of this run" if "injected-parameters" in tags else "",
                 outcome=_stop(names[0]) if names else "never ran" if never else "",
                 took_s=None if never else _took(state.get("start_time"), state.get("end_time")),
-                outputs=tuple(_outputs(cell.outputs, sanitised)),
+                outputs=tuple(_outputs(cell.outputs)),
             )
 
 
-def _outputs(outputs: Sequence[NotebookNode], sanitised: safe_html.ToHtml) -> Iterator[_Output]:
+def _outputs(outputs: Sequence[NotebookNode]) -> Iterator[_Output]:
     for output in outputs:
         if output.output_type == "stream":
             yield _Output("stderr" if output.name == "stderr" else "text", safe_html.terminal(output.text))
@@ -200,12 +200,12 @@ def _outputs(outputs: Sequence[NotebookNode], sanitised: safe_html.ToHtml) -> It
             lines = "\n".join(output.traceback) or f"{output.ename}: {output.evalue}"
             yield _Output("error", safe_html.terminal(lines))
         else:
-            yield _shown(output.data, output.metadata, sanitised)
+            yield _shown(output.data, output.metadata)
 
 
-def _shown(data: Mapping[str, Any], metadata: Mapping[str, Any], sanitised: safe_html.ToHtml) -> _Output:
+def _shown(data: Mapping[str, Any], metadata: Mapping[str, Any]) -> _Output:
     if "text/html" in data:
-        shown = sanitised(data["text/html"])
+        shown = safe_html.sanitised(data["text/html"])
         if metadata.get("text/html", {}).get("picture"):
             return _Output("html", shown, "picture")
         return _Output("html", shown, *_on_paper(data.get(show.TABLE_MIME, ())))

@@ -8,13 +8,16 @@ readable as text, so that nothing vanishes from a record.
 from __future__ import annotations
 
 import functools
+import html
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from runbook.plain_text import clean
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable
+
+    import nh3
 
     ToHtml = Callable[[str], str]
 
@@ -25,9 +28,10 @@ _TAGS = frozenset(
     """.split()  # noqa: SIM905 - a list of them is a page long
 )
 _ATTRIBUTES = {
+    "a": {"href"},
     "td": {"colspan", "rowspan"},
     "th": {"colspan", "rowspan", "scope"},
-    "img": {"alt", "height", "width"},
+    "img": {"alt", "height", "src", "width"},
     "details": {"open"},
     "ol": {"start"},
     "progress": {"max", "value"},
@@ -40,8 +44,13 @@ _STYLES = frozenset(
     line-height margin min-width overflow-x padding text-align text-decoration vertical-align white-space width
     """.split()  # noqa: SIM905 - a list of them is a page long
 )
+#: A property's value without escapes, comments and addresses: nothing that could be read in two ways.
+_VALUE = re.compile(r"(?:[\w #%.,+!-]|(?:rgb|hsl)a?\([\d .,%/]*\)|\"[\w -]*\"|'[\w -]*')+", re.ASCII)
+#: A "<" that begins none of the tags, in either case of letters.
+_NO_TAG = re.compile(rf"<(?!/?(?:{'|'.join(sorted(_TAGS))})[\s/>])", re.IGNORECASE)
 _LOCAL = re.compile(r"(?!.*//)(?:[\w.%~-][\w.%~/-]*)?(?:#[\w.%~-]*)?", re.ASCII)
 _IMAGE = re.compile(r"data:image/(?:png|jpeg|gif|webp);base64,[A-Za-z0-9+/=\s]+")
+_MAY_BREAK = "\u200b"
 _NOTEBOOK = re.compile(r"\.ipynb(?=#|$)")
 #: Title and link sequences of a terminal: `ESC ] … BEL`; what they hold is not text.
 _TERMINAL_COMMAND = re.compile(r"\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)")
@@ -57,72 +66,71 @@ def page_of(address: str) -> str:
     return _NOTEBOOK.sub(".html", address)
 
 
-def _allowed(tag: str, name: str, value: str) -> bool:
-    if (tag, name) == ("a", "href"):
-        return is_local(value)
+@functools.lru_cache(maxsize=1024)  # the cells of a table have the same style
+def _style(style: str) -> str:
+    """The declarations of a style attribute that only dress their own element; what is not plain goes."""
+    declarations = (one.partition(":")[::2] for one in style.split(";"))
+    kept = ((name.strip().lower(), value.strip()) for name, value in declarations)
+    return ";".join(f"{name}:{value}" for name, value in kept if name in _STYLES and _VALUE.fullmatch(value))
+
+
+def _attribute(tag: str, name: str, value: str) -> str | None:
+    """What is kept of an attribute that is let through at all; links between notebooks lead to their pages."""
+    if name == "style":
+        return _style(value) or None
+    if name == "href":
+        return page_of(value) if is_local(value) else None
     if (tag, name) == ("img", "src"):
-        return _IMAGE.fullmatch(value) is not None
-    return name in ("style", "title") or name in _ATTRIBUTES.get(tag, ())
+        return value if _IMAGE.fullmatch(value) else None
+    return value
 
 
-class _Styles:
-    """Keeps the properties of a style attribute that only dress their own element."""
+@functools.cache
+def _cleaner() -> nh3.Cleaner:
+    import nh3  # noqa: PLC0415 - only pages need it
 
-    def __init__(self) -> None:
-        from bleach.css_sanitizer import CSSSanitizer  # type: ignore[import-untyped]  # noqa: PLC0415
-
-        self._sanitizer = CSSSanitizer(allowed_css_properties=_STYLES, allowed_svg_properties=())
-        # The cells of a table have the same style: once is enough.
-        self.sanitize_css = functools.lru_cache(maxsize=1024)(self._sanitize)
-
-    def _sanitize(self, style: str) -> str:
-        kept: str = self._sanitizer.sanitize_css(style)
-        return "" if "url(" in kept.lower() else kept
-
-
-def _links(source: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Lead links between notebooks to their pages."""
-    for token in source:
-        if token.get("name") == "a" and (None, "href") in token.get("data", {}):
-            token["data"][None, "href"] = page_of(token["data"][None, "href"])
-        yield token
-
-
-def sanitiser() -> ToHtml:
-    """Make what sanitises HTML; not for several threads at once."""
-    import bleach  # type: ignore[import-untyped]  # noqa: PLC0415
-
-    cleaner = bleach.Cleaner(
-        tags=_TAGS, attributes=_allowed, protocols={"data", "http"}, css_sanitizer=_Styles(), filters=[_links]
+    return nh3.Cleaner(
+        tags=set(_TAGS),
+        clean_content_tags=set(),
+        attributes={"*": {"style", "title"}, **_ATTRIBUTES},
+        attribute_filter=_attribute,
+        url_schemes={"data"},
+        link_rel=None,
     )
 
-    def sanitised(text: str) -> str:
-        made: str = cleaner.clean(clean(text))
-        return made
 
-    return sanitised
+def sanitised(text: str) -> str:
+    """HTML that can neither run nor load anything."""
+    # nh3 drops the tags that it does not let through: they are made text before. And it resolves character references:
+    # of those that are not seen only the one at which our own lines may break stays.
+    made = _cleaner().clean(_NO_TAG.sub("&lt;", clean(text)))
+    return _MAY_BREAK.join(map(clean, made.split(_MAY_BREAK)))
 
 
 def markdown() -> ToHtml:
     """Make what turns Markdown into sanitised HTML."""
-    from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath  # noqa: PLC0415
+    import mistune  # noqa: PLC0415 - as above
 
-    renderer = MarkdownWithMath(renderer=IPythonRenderer(escape=False, exclude_anchor_links=True))
-    sanitised = sanitiser()
-    return lambda text: sanitised(renderer.render(text))
+    plugins = ["strikethrough", "table", "url", "task_lists", "def_list"]
+    made = mistune.create_markdown(escape=False, plugins=plugins)
+    return lambda text: sanitised(str(made(text)))
 
 
 def code() -> ToHtml:
     """Make what turns Python into highlighted HTML."""
-    from nbconvert.filters.highlight import Highlight2HTML  # noqa: PLC0415
+    from pygments import highlight  # noqa: PLC0415 - as above
+    from pygments.formatters.html import HtmlFormatter  # noqa: PLC0415
+    from pygments.lexers.python import PythonLexer  # noqa: PLC0415
 
-    highlighted = Highlight2HTML(pygments_lexer="ipython3")  # type: ignore[no-untyped-call]
-    return lambda text: str(highlighted(clean(text)))
+    lexer, formatter = PythonLexer(), HtmlFormatter()
+    return lambda text: highlight(clean(text), lexer, formatter)
 
 
 def terminal(text: str) -> str:
     """Text for a terminal as escaped HTML: its colours are kept, every other control character goes."""
-    from nbconvert.filters.ansi import ansi2html  # noqa: PLC0415
+    if "\x1b" not in text:
+        return clean(html.escape(text))
+    from nbconvert.filters.ansi import ansi2html  # noqa: PLC0415 - half a second, for what failed
 
     coloured = ansi2html(_TERMINAL_COMMAND.sub("", text))  # type: ignore[no-untyped-call]
     return clean(str(coloured))

@@ -221,6 +221,44 @@ def test_hostile_html_stays_readable(rendered: Callable[..., str]) -> None:
     assert '<script>fetch("http://evil.example/")</script>' in Page(rendered(code("1", html(HOSTILE[0])))).text
 
 
+@pytest.mark.parametrize(
+    ("written", "seen"),
+    [
+        ("<!-- a note --><blink>b</blink>", "<!-- a note --><blink>b</blink>"),
+        ("<PRE>kept</PRE><pref>shown</pref>", "kept<pref>shown</pref>"),
+        ("1 < 2 <3 <p title='<i>'>4</p>", "1 < 2 <3 4"),
+        ("<math><mi>x</mi></math> <textarea><p>y</textarea>", "<math><mi>x</mi></math> <textarea>y</textarea>"),
+    ],
+)
+def test_tags_that_are_not_let_through_are_text(written: str, seen: str) -> None:
+    """Comments, unknown tags and a sign that begins none are read as they were written; known ones in any letters."""
+    assert " ".join(Page(safe_html.sanitised(written)).text.split()) == seen
+
+
+@pytest.mark.parametrize(
+    ("style", "kept"),
+    [
+        ("color:#116329;Padding: 0 6px", "color:#116329;padding:0 6px"),
+        ("background-color:rgba(1, 2, 3, .5);font-family:'a b', serif", None),
+        ("position:fixed;color:red", "color:red"),
+        ("background-color:u\\72l(//evil.example/a);width:1px", "width:1px"),
+        ("width:ex/**/pression(alert(1));border:1px solid", "border:1px solid"),
+        ("color:red}body{display:none", ""),
+        ("font-family:'a;position:fixed;x:'", ""),
+        ("width:calc(1px);height:var(--x);margin:attr(y);color:image-set('a')", ""),
+    ],
+)
+def test_styles_dress_their_own_element_only(style: str, kept: str | None) -> None:
+    """Of a style what is plain stays; a declaration with escapes, comments, blocks or addresses goes."""
+    (_, attributes), *_ = Page(safe_html.sanitised(f'<p style="{style}">p</p>')).tags
+    assert attributes.get("style", "") == (style if kept is None else kept)
+
+
+def test_what_cannot_be_seen_is_left_out() -> None:
+    """Control characters and marks that turn text about go, also as references; where our lines may break, they may."""
+    assert safe_html.sanitised("a&#8203;b&#x202e;c&#8;\x07\u2066d") == "a\u200bbcd"
+
+
 def test_other_types_of_output_never_run(rendered: Callable[..., str]) -> None:
     """SVG, JavaScript, LaTeX and what is no picture fall back to text, or are named."""
     page = assert_safe(
