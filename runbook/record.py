@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from runbook import errors, show
+from runbook.records import notebook_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -81,9 +82,7 @@ class Executed:
 
 def read(path: Path) -> Executed:
     """Read an executed notebook."""
-    from runbook.jupyter.formats import nbformat  # noqa: PLC0415 - half a second that not everyone needs
-
-    notebook = nbformat.read(path, as_version=4)
+    notebook = notebook_file.read(path)
     cells = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
     outputs = [output for cell in cells for output in cell.get("outputs", [])]
     failed = [output for output in outputs if output.output_type == "error"]

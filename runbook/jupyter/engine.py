@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from runbook.jupyter.kernels import Kernels
     from runbook.records.saving import Behind
 
+#: Tags of the cells that hold parameters and do nothing.
+_PARAMETERS = {"parameters", "injected-parameters"}
 #: A cell with such a call may change nodes; it begins when all before it is on the disk.
 _CHANGES = ".apply("
 
@@ -21,8 +23,8 @@ _CHANGES = ".apply("
 class _Saves(NotebookExecutionManager):  # type: ignore[misc]  # papermill has no types
     """Keeps the notebook on the disk true: saved at its start, before each cell that works, and at its end.
 
-    papermill saves before and after every cell, prose too. The save before the next cell has all that the one after
-    this cell would have had.
+    papermill saves before and after every cell, prose and parameters too. The save before the next cell has all that
+    the one after this cell would have had, and papermill itself writes a notebook that has come to its end.
     """
 
     _due = True
@@ -31,14 +33,19 @@ class _Saves(NotebookExecutionManager):  # type: ignore[misc]  # papermill has n
         super().__init__(nb, **options)
         self._behind = behind
 
-    def save(self, **told: Any) -> None:  # noqa: ANN401 - papermill's
+    def save(self, **told: Any) -> None:  # noqa: ANN401, ARG002 - papermill's
         """Save, unless the next save comes at once."""
         if self._due:
-            super().save(**told)
+            self._behind.keep(self.nb, self.output_path)
+        self.last_save_time = self.now()
+
+    def leave_the_last_save(self) -> None:
+        """Save it no more: it has come to its end, and papermill itself saves it once again."""
+        self._due = False
 
     def cell_start(self, cell: Any, cell_index: int | None = None, **told: Any) -> None:  # noqa: ANN401 - as above
         """Note that a cell begins; what it may change is changed after that is on the disk."""
-        self._due = cell.cell_type == "code"
+        self._due = cell.cell_type == "code" and not _PARAMETERS & set(cell.metadata.get("tags", ()))
         try:
             super().cell_start(cell, cell_index, **told)
         finally:
@@ -99,6 +106,7 @@ class Engine(NBClientEngine):  # type: ignore[misc]  # as above
                 finally:
                     if client.kc is not None:
                         client.kc.stop_channels()
+            kept.leave_the_last_save()
         finally:
             kept.notebook_complete()
         return kept.nb

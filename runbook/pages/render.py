@@ -16,14 +16,13 @@ from urllib.parse import quote
 from runbook import errors, record, show
 from runbook.pages import mesh_picture, page_links, paper, safe_html, timeline, timeline_picture
 from runbook.plain_text import clean
-from runbook.records import evidence
+from runbook.records import evidence, notebook_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     import jinja2
-    from nbformat import NotebookNode
 
     from runbook.journal import Step
 
@@ -134,9 +133,7 @@ def notebook(path: Path) -> str:
     Returns:
         The page. Links to notebooks lead to their pages; what a cell's output holds can neither run nor load anything.
     """
-    from runbook.jupyter.formats import nbformat  # noqa: PLC0415
-
-    book = nbformat.read(path, as_version=4)
+    book = notebook_file.read(path)
     executed = record.read(path)
     papermill = book.metadata.get("papermill", {})
     cells = list(_cells(book, page_links.notebooks(path, passed=executed.ok)))
@@ -164,12 +161,12 @@ def _stop(ename: str) -> str:
     return "approval needed" if ename in _WAITING else "failed"
 
 
-def _title(book: NotebookNode) -> str:
+def _title(book: notebook_file.Node) -> str:
     lines = (line for cell in book.cells if cell.cell_type == "markdown" for line in cell.source.splitlines())
     return next((str(line).removeprefix("# ").strip() for line in lines if line.startswith("# ")), "")
 
 
-def _cells(book: NotebookNode, linked: set[str] | None) -> Iterator[_Cell]:
+def _cells(book: notebook_file.Node, linked: set[str] | None) -> Iterator[_Cell]:
     markdown, code = safe_html.markdown(), safe_html.code()
     for cell in book.cells:
         tags = cell.metadata.get("tags", ())
@@ -192,7 +189,7 @@ def _cells(book: NotebookNode, linked: set[str] | None) -> Iterator[_Cell]:
             )
 
 
-def _outputs(outputs: Sequence[NotebookNode]) -> Iterator[_Output]:
+def _outputs(outputs: Sequence[notebook_file.Node]) -> Iterator[_Output]:
     for output in outputs:
         if output.output_type == "stream":
             yield _Output("stderr" if output.name == "stderr" else "text", safe_html.terminal(output.text))

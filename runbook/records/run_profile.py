@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from runbook import record
 from runbook.pages import timeline
-from runbook.records import summary
+from runbook.records import notebook_file, summary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -62,11 +62,9 @@ def tables(folder: Path) -> list[dict[str, Any]]:
 
 def _cells(path: Path) -> Iterator[tuple[str, float]]:
     """The code cells of an executed notebook: the last line of each, and how long it worked."""
-    from runbook.jupyter.formats import nbformat  # noqa: PLC0415 - half a second that not everyone needs
-
     if not path.is_file():
         return
-    for cell in nbformat.read(path, as_version=4).cells:
+    for cell in notebook_file.read(path).cells:
         times: Mapping[str, Any] = cell.metadata.get("papermill", {})
         if cell.cell_type == "code" and times.get("start_time") and times.get("end_time"):
             began, ended = (datetime.fromisoformat(times[name]) for name in ("start_time", "end_time"))

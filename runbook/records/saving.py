@@ -7,14 +7,17 @@ cells that never ran when a kernel dies or a cell times out: that is put right a
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from runbook.records import notebook_file
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from concurrent.futures import Future
 
 #: The scheme of the paths that papermill writes through `Handler`.
@@ -53,24 +56,18 @@ class Handler:
 
     def __init__(self, redactor: Redacting) -> None:
         self._redactor = redactor
-        self._saved: tuple[str, str] | None = None
 
     def write(self, buf: str, path: str) -> None:
         """Save a notebook: secrets out, no cell called completed that never began, whole or not at all."""
-        if (buf, path) != self._saved:
-            self._save(buf, path)
-            self._saved = buf, path
+        write(Path(path.removeprefix(SCHEME)), notebook_file.writes(self._clean(buf)))
 
-    def _save(self, buf: str, path: str) -> None:
-        from runbook.jupyter.formats import nbformat  # noqa: PLC0415 - half a second that not everyone needs
-
-        notebook = nbformat.v4.reads(buf)  # papermill has validated it
+    def _clean(self, text: str) -> Mapping[str, Any]:
+        notebook = notebook_file.reads(text)
         for cell in notebook.cells:
             state = cell.metadata.get("papermill", {})
             if cell.cell_type == "code" and state.get("status") == "completed" and not state.get("start_time"):
                 state["status"] = "pending"
-        clean = nbformat.from_dict(self._redactor.notebook(notebook))
-        write(Path(path.removeprefix(SCHEME)), nbformat.v4.writes(clean) + "\n")
+        return self._redactor.notebook(notebook)
 
     def read(self, path: str) -> str:
         """Read a notebook."""
@@ -95,14 +92,29 @@ class Behind(Handler):
         super().__init__(redactor)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="runbook-save")
         self._last: Future[None] | None = None
+        self._newest = (0, "")
 
     def write(self, buf: str, path: str) -> None:
         """Begin to save a notebook; the saves before it are done first."""
+        self._begin(super().write, buf, path)
+
+    def keep(self, notebook: Mapping[str, Any], path: str) -> None:
+        """Begin to save a notebook whose cells are still at work; of several that wait only the newest is saved."""
+        self._begin(self._keep, json.dumps(notebook, ensure_ascii=False), path)
+
+    def _begin(self, save: Callable[[str, str], None], text: str, path: str) -> None:
         if self._last is not None and self._last.done():
             self.wait()
-        if (buf, path) != self._saved:
-            self._saved = buf, path
-            self._last = self._thread.submit(self._save, buf, path)
+        self._newest = (self._newest[0] + 1, path)
+        self._last = self._thread.submit(self._unless_outdated, self._newest, save, text)
+
+    def _unless_outdated(self, this: tuple[int, str], save: Callable[[str, str], None], text: str) -> None:
+        if self._newest == this or self._newest[1] != this[1]:
+            save(text, this[1])
+
+    def _keep(self, text: str, path: str) -> None:
+        # In one line, which takes a tenth of the time: the last save gives a line its line.
+        write(Path(path.removeprefix(SCHEME)), json.dumps(self._clean(text), ensure_ascii=False) + "\n")
 
     def wait(self) -> None:
         """Wait until everything is on the disk.
@@ -129,9 +141,7 @@ def mark_failed(path: Path, ename: str, evalue: str, redactor: Redacting) -> Non
 
     That cell is the last one that began. Its status becomes `failed`, and the error stands among its outputs.
     """
-    from runbook.jupyter.formats import nbformat  # noqa: PLC0415 - as above
-
-    notebook = nbformat.read(path, as_version=4)
+    notebook = notebook_file.read(path)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     began = [cell for cell in code if cell.metadata.get("papermill", {}).get("start_time")]
     if not code:
@@ -142,7 +152,8 @@ def mark_failed(path: Path, ename: str, evalue: str, redactor: Redacting) -> Non
     cell = told[0] if told else began[-1] if began else code[0]
     if not told:  # an interrupted kernel may have told its error itself; papermill calls that cell completed
         lines = [f"{ename}: {evalue}"]
-        cell.outputs.append(nbformat.v4.new_output("error", ename=ename, evalue=evalue, traceback=lines))
+        error = {"output_type": "error", "ename": ename, "evalue": evalue, "traceback": lines}
+        cell.outputs.append(notebook_file.Node(error))
     cell.metadata.setdefault("papermill", {}).update(status="failed", exception=True)
     notebook.metadata.setdefault("papermill", {})["exception"] = True
-    Handler(redactor).write(nbformat.writes(notebook), str(path))
+    Handler(redactor).write(json.dumps(notebook), str(path))

@@ -139,6 +139,24 @@ def test_behind_the_run_a_save_that_fails_is_told_and_made_again(tmp_path: Path)
     assert len(read(path)) == 1
 
 
+def test_while_cells_are_at_work_the_newest_state_is_kept(tmp_path: Path) -> None:
+    """States too are kept without secrets and false claims: the newest of those that wait; the last save follows."""
+    redactor = redact.Redactor(["Tr0ub4dor-and-3"])
+    saves, path = saving.Behind(redactor), tmp_path / "a.ipynb"
+    made = notebook(("completed", True), ("completed", False))
+    made.cells[1].outputs = [v4.new_output("stream", name="stdout", text="pw Tr0ub4dor-and-3\n")]
+    for count in range(1, 9):
+        made.cells[1].execution_count = count
+        saves.keep(made, f"record:{path}")
+    saves.wait()
+    first, second = read(path)
+    assert (first.execution_count, first.outputs[0].text) == (8, f"pw {redact.MARK}\n")
+    assert second.metadata.papermill.status == "pending"
+    saves.write(nbformat.writes(made), f"record:{path}")
+    saves.wait()
+    assert path.read_text(encoding="utf-8") == nbformat.v4.writes(nbformat.read(path, as_version=4)) + "\n"
+
+
 def test_paths_have_the_scheme_or_not(tmp_path: Path) -> None:
     """The other calls of papermill work on record: paths, and on plain ones."""
     handler = saving.Handler(redact.Redactor())
