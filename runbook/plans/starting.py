@@ -128,7 +128,7 @@ def at_once(fleet: Fleet, changes: Sequence[Change], ahead: Ahead | None = None)
     """
     chosen = {change.node: change for change in changes}
     nodes = [node for node in fleet.cluster.nodes if node.name in chosen]
-    if ahead is None or len(nodes) == 1:
+    if ahead is None or len(nodes) <= 1:
         outcomes = fleet.each(lambda connection: _start(fleet, connection, chosen[connection.node.name]), nodes)
     else:
         outcomes = _one_ahead(fleet, nodes, chosen, ahead)

@@ -207,6 +207,11 @@ def test_a_first_that_hangs_is_waited_for_only_so_long(tmp_path: Path, monkeypat
     assert [one.result for one in results] == ["done"] * 3
 
 
+def test_where_none_is_to_be_started_none_is_ahead(tmp_path: Path) -> None:
+    """A plan of restarts alone has nothing to start at once: no results, and no error."""
+    assert starting.at_once(fleet_of(cluster_of(), tmp_path), [], Ahead(lambda node: node.name, "true")) == []
+
+
 def test_the_first_member_is_the_one_that_etcd_asks_first(tmp_path: Path) -> None:
     """Etcd sorts peer URLs as text: 198.18.0.10 before 198.18.0.9; and its WAL says that it has asked already."""
     nodes = [{"name": f"node{n}", "host": f"198.18.0.{n}"} for n in (9, 10, 100)]
