@@ -10,6 +10,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from runbook.late import late
+
 if TYPE_CHECKING:
     from runbook import binaries, etcd, flannel, mesh, preflight
     from runbook.checks import expect
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from runbook.phase_list import overview
 
 __all__ = ["binaries", "connect", "etcd", "expect", "flannel", "mesh", "overview", "preflight"]
+late("invoke")  # paramiko needs it for `Match exec` in an SSH configuration alone
 _FROM = {"connect": "runbook.fleet", "expect": "runbook.checks", "overview": "runbook.phase_list"}
 
 

@@ -25,10 +25,19 @@ from typing import Any
 #: What notebooks import, and what the modules behind it import late. One that is missing is no fault here: who needs it
 #: says so.
 AHEAD = (
+    "IPython.core.completerlib",
+    "IPython.core.debugger",
+    "IPython.core.logger",
     "IPython.core.magics",
+    "IPython.core.oinspect",
     "IPython.display",
+    "IPython.extensions.storemagic",
+    "IPython.utils.wildcard",
+    "code",
     "encodings.idna",
+    "encodings.unicode_escape",
     "encodings.utf_8_sig",
+    "faulthandler",
     "ipykernel.ipkernel",
     "ipykernel.kernelapp",
     "ipykernel.zmqshell",
@@ -36,6 +45,7 @@ AHEAD = (
     "pandas",
     "pandas.core.methods.to_dict",
     "paramiko",
+    "pdb",
     "runbook.plans.apply",
     "runbook.binaries",
     "runbook.transport.brokered",
@@ -44,10 +54,13 @@ AHEAD = (
     "runbook.flannel",
     "runbook.fleet",
     "runbook.frames",
+    "runbook.jupyter.forked_kernel",
     "runbook.mesh",
     "runbook.params",
     "runbook.preflight",
     "runbook.plans.progress",
+    "sqlite3",
+    "tornado.platform.asyncio",
 )
 #: debugpy takes 0.4 s to import and a socket of each kernel; what runs headless is not stepped through.
 _NOT = "debugpy"
@@ -201,9 +214,9 @@ def main() -> None:
     del sock
     arguments = [*asked["argv"], f"--IPKernelApp.parent_handle={os.getppid()}"]
     sys.argv = ["ipykernel_launcher", *arguments]
-    from ipykernel.kernelapp import IPKernelApp  # noqa: PLC0415 - imported long ago
+    from runbook.jupyter.forked_kernel import launch  # noqa: PLC0415 - imported long ago
 
-    IPKernelApp.launch_instance(arguments)
+    launch(arguments)
 
 
 if __name__ == "__main__":

@@ -1,38 +1,25 @@
 """nbformat and papermill, imported without what they can do besides and a run never asks of them.
 
-jsonschema compiles a grammar of international addresses (0.8 s) where it finds rfc3987_syntax; no notebook's schema
-has such a format. papermill can read from S3 where it finds boto3 (0.2 s); our notebooks and records are files.
+jsonschema knows formats of strings by packages that take 0.1 s to import, and one, rfc3987_syntax, that compiles a
+grammar for 0.8 s; no notebook's schema names a format. papermill can read from S3 where it finds boto3 (0.2 s), and
+from the web by requests, which is imported when that happens; our notebooks and records are files.
 """
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from runbook.late import late, without
 
+_FORMATS = ("rfc3987_syntax", "rfc3986_validator", "isoduration", "uri_template", "webcolors", "fqdn")
 
-@contextlib.contextmanager
-def without(*names: str) -> Iterator[None]:
-    """Have these modules not be found while the block runs, but those that are imported already."""
-    hidden = [name for name in names if name not in sys.modules]
-    for name in hidden:
-        sys.modules[name] = None  # type: ignore[assignment]  # Python's own way to say that there is no such module
-    try:
-        yield
-    finally:
-        for name in hidden:
-            del sys.modules[name]
-
-
-with without("rfc3987_syntax"):
+with without(*_FORMATS):
     nbformat: Any = importlib.import_module("nbformat")  # it has no types
 
 
 def papermill() -> Any:  # noqa: ANN401 - a module without types
     """Import papermill."""
+    late("requests")
     with without("boto3"):
         return importlib.import_module("papermill")

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 v4 = nbformat.v4
 TEXT = st.text(alphabet="a\n\r\u2028ü\x00", max_size=12)
-PICTURES = ("image/png", "image/svg+xml")
+SPLIT_OR_NOT = ("text/html", "image/png", "image/svg+xml")
 JSON_DATA = {"application/json": ["a", "b"], "application/vnd.x+json": [{"text": ["a\n", "b"]}]}
 OUTPUTS = st.one_of(
     TEXT.map(lambda text: v4.new_output("stream", name="stdout", text=text)),
-    TEXT.map(lambda text: v4.new_output("display_data", {"text/html": text, **dict.fromkeys(PICTURES, text), **JSON_DATA})),
+    TEXT.map(lambda text: v4.new_output("display_data", dict.fromkeys(SPLIT_OR_NOT, text) | JSON_DATA)),
     TEXT.map(lambda text: v4.new_output("execute_result", {"text/plain": text}, execution_count=1)),
     TEXT.map(lambda text: v4.new_output("error", ename=text, evalue=text, traceback=[text])),
 )
