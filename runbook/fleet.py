@@ -145,11 +145,15 @@ class Fleet:
         return show.table(rows, columns, f"Nodes of cluster {self.cluster.name}")
 
     def _repr_mimebundle_(self, **_options: object) -> dict[str, object]:
-        shown = {"text/html": show.table_html(self.table()) + show.notes_html(self.cluster.warnings)}
-        return {show.TABLE_MIME: [show.kept(self.table())], **shown, "text/plain": repr(self)}
+        table = self.table()
+        shown = {"text/html": show.table_html(table) + show.notes_html(self.cluster.warnings)}
+        return {show.TABLE_MIME: [show.kept(table)], **shown, "text/plain": self._text(table)}
 
     def __repr__(self) -> str:
-        return "\n".join([show.table_text(self.table()), *(f"warning: {text}" for text in self.cluster.warnings)])
+        return self._text(self.table())
+
+    def _text(self, table: show.Table) -> str:
+        return "\n".join([show.table_text(table), *(f"warning: {text}" for text in self.cluster.warnings)])
 
     def close(self) -> None:
         """Close every connection."""

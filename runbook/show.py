@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import html
 import importlib
-import io
 import itertools
 import json
 import math
@@ -17,13 +16,14 @@ import re
 import sys
 from collections.abc import Mapping
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
 from runbook.plain_text import clean
+from runbook.text_table import Drawn, boxed
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Sequence
@@ -198,7 +198,7 @@ def _plain(data: pd.DataFrame | Mapping[str, Any]) -> _Plain:
         caption, columns, rows = data["caption"], list(data["columns"]), [tuple(row) for row in data["data"]]
     else:
         caption, columns = getattr(data, "caption", ""), list(data.columns)
-        rows = list(data.itertuples(index=False, name=None))
+        rows = list(zip(*(column.tolist() for _, column in data.items()), strict=True))
     there = [place for place in range(len(columns)) if not rows or any(_text(row[place]) for row in rows)]
     shown = [tuple(row[place] for place in there) for row in rows]
     return _Plain(clean(str(caption or "")), [columns[place] for place in there], shown)
@@ -227,27 +227,32 @@ def table_html(data: pd.DataFrame | Mapping[str, Any], below: Sequence[str] = ()
     return f'<table style="border-collapse:collapse">{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
 
 
-def terminal_table(data: pd.DataFrame | Mapping[str, Any]) -> RichTable:
-    """A table, or what is kept of it, for a terminal; a wide one of few rows stands on its side."""
+def _drawn(data: pd.DataFrame | Mapping[str, Any]) -> Drawn:
+    """What is drawn of a table as text; a wide one of few rows stands on its side."""
     caption, columns, rows = plain = _plain(data)
     turned = len(columns) > _WIDE and len(rows) < _WIDE and len(set(map(str, plain.column(0)))) == len(rows)
     if turned:
         plain = _Plain(caption, [columns[0], *plain.column(0)], list(zip(columns, *rows, strict=True))[1:])
-    # Text, not strings: rich reads markup and emoji names (`:a:` in an address) out of those.
-    made = RichTable(title=Text(caption), title_justify="left", title_style="bold")
-    for place, name in enumerate(plain.columns):
-        align: Literal["left", "right"] = "right" if _numbers(plain.column(place)) else "left"
-        made.add_column(Text(clean(str(name))), justify=align, overflow="fold")
+    drawn: list[list[tuple[str, str]]] = []
     for row in plain.rows:
-        cells: list[Text] = []
-        for place, value in enumerate(row):
-            column = row[0] if turned and place else plain.columns[place]
-            if word := _word(column, value):
-                symbol, colour, _ = CHIPS[word]
-                cells.append(Text(f"{symbol} {word}", _RICH[colour]))
-            else:
-                cells.append(Text(_shown(column, value)[0]))
-        made.add_row(*cells)
+        names = [row[0] if turned and place else name for place, name in enumerate(plain.columns)]
+        words = [_word(name, value) for name, value in zip(names, row, strict=True)]
+        texts = (_shown(name, value)[0] for name, value in zip(names, row, strict=True))
+        chips = [f"{CHIPS[word][0]} {word}" if word else text for text, word in zip(texts, words, strict=True)]
+        drawn.append(list(zip(chips, words, strict=True)))
+    right = [_numbers(plain.column(place)) for place in range(len(plain.columns))]
+    return Drawn(caption, [clean(str(name)) for name in plain.columns], right, drawn)
+
+
+def terminal_table(data: pd.DataFrame | Mapping[str, Any]) -> RichTable:
+    """A table, or what is kept of it, for a terminal; a wide one of few rows stands on its side."""
+    drawn = _drawn(data)
+    # Text, not strings: rich reads markup and emoji names (`:a:` in an address) out of those.
+    made = RichTable(title=Text(drawn.caption), title_justify="left", title_style="bold")
+    for name, right in zip(drawn.names, drawn.right, strict=True):
+        made.add_column(Text(name), justify="right" if right else "left", overflow="fold")
+    for row in drawn.rows:
+        made.add_row(*(Text(text, _RICH[CHIPS[word][1]]) if word else Text(text) for text, word in row))
     return made
 
 
@@ -259,10 +264,7 @@ def console(*, stderr: bool = False) -> Console:
 
 def table_text(data: pd.DataFrame, width: int = 160) -> str:
     """A table as plain text: what a notebook keeps for viewers without HTML."""
-    buffer = io.StringIO()
-    plain = Console(file=buffer, width=width, color_system=None, legacy_windows=False, force_jupyter=False)
-    plain.print(terminal_table(data))
-    return buffer.getvalue().rstrip()
+    return boxed(_drawn(data), width)
 
 
 def diff_html(diff: str) -> str:
