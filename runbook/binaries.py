@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from shlex import quote
 from typing import TYPE_CHECKING, Literal
 
 from runbook import artifacts, plan, show
 from runbook.etcd_data import MemberData
-from runbook.fleet import values
 from runbook.plain_text import printable
-from runbook.resources import PRELUDE, Directory, File, Resource
+from runbook.plans import looking, reading
+from runbook.resources import Change, Directory, File, Found, Look, Resource
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from runbook.artifacts import Binary
-    from runbook.fleet import Fleet, Outcome
+    from runbook.fleet import Fleet
     from runbook.params import Cluster, Node
-    from runbook.ssh import Completed
 
 __all__ = ["install", "versions"]
 
 
 def __dir__() -> list[str]:
     return __all__  # what Tab shows in a notebook
+
+
+_COLUMNS = [
+    "node", "path", "ok", "version", "told_by", "sha256", "bytes", "source", "compared_with", "why", "remedy",
+]  # fmt: skip
+#: How each binary is asked for its version; one that is not here is a script.
+_ASK = {"etcd": "--version", "etcdctl": "version", "etcdutl": "version", "flanneld": "--version"}
+_VERSION = re.compile(r"\bv?([0-9]+\.[0-9]+\.[0-9]+\S*)")
 
 
 def _wanted(cluster: Cluster, node: Node) -> list[tuple[Literal["etcd", "flannel"], str]]:
@@ -35,17 +44,19 @@ def _wanted(cluster: Cluster, node: Node) -> list[tuple[Literal["etcd", "flannel
     return wanted
 
 
-def _machines(fleet: Fleet) -> dict[str, Outcome[Completed]]:
-    return fleet.run("uname -m", what="uname -m")
+def _paths(cluster: Cluster, node: Node) -> list[str]:
+    """Where a node's binaries are, in the order of `_fetched`: the names are the same on every architecture."""
+    wanted = _wanted(cluster, node)
+    return [f"{cluster.bin_dir}/{name}" for product, version in wanted for name in artifacts.names(product, version)]
 
 
-def _fetched(fleet: Fleet, machines: Mapping[str, Completed]) -> dict[str, list[Binary]]:
+def _fetched(fleet: Fleet, machines: Mapping[str, str]) -> dict[str, list[Binary]]:
     """The binaries of each of these nodes, by node name; fetched once for each product and architecture."""
     cluster = fleet.cluster
     fetched: dict[tuple[str, str, str], tuple[Binary, ...]] = {}
     result: dict[str, list[Binary]] = {}
     for node in (node for node in cluster.nodes if node.name in machines):
-        arch = artifacts.arch(machines[node.name].check().text)
+        arch = artifacts.arch(machines[node.name])
         for product, version in _wanted(cluster, node):
             key = (product, version, arch)
             if key not in fetched:
@@ -55,6 +66,48 @@ def _fetched(fleet: Fleet, machines: Mapping[str, Completed]) -> dict[str, list[
                 )  # fmt: skip
             result.setdefault(node.name, []).extend(fetched[key])
     return result
+
+
+@dataclass(frozen=True)
+class _Machine:
+    """The machine's type, which says what binaries are wanted; nothing to change."""
+
+    label: str = "uname -m"
+
+    def looks(self) -> tuple[Look, ...]:
+        return ()
+
+    def probe(self) -> str:
+        return 'echo "machine=$(uname -m)"'
+
+    def compare(self, found: Found) -> None:
+        """Never changes anything."""
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """A binary as it is, whatever is wanted.
+
+    Attributes:
+        path: Where it is.
+        asked: sh that asks it for its version, or ''.
+    """
+
+    path: str
+    asked: str = ""
+
+    @property
+    def label(self) -> str:
+        return self.path
+
+    def looks(self) -> tuple[Look, ...]:
+        return (Look(self.path, "sum"),)
+
+    def probe(self) -> str:
+        return self.asked
+
+    def compare(self, found: Found) -> None:
+        """Never changes anything."""
 
 
 def install(fleet: Fleet) -> plan.Plan:
@@ -73,74 +126,94 @@ def install(fleet: Fleet) -> plan.Plan:
 
     Next: `await plan.apply()`, then look at `binaries.versions(fleet)`.
     """
-    binaries = _fetched(fleet, values(_machines(fleet)))
-    folder = fleet.cluster.bin_dir
-    resources: dict[str, list[Resource]] = {
-        name: [Directory(folder), *(File(f"{folder}/{one.name}", one, 0o755) for one in files)]
-        for name, files in binaries.items()
-    }
-    for node in fleet.cluster.etcd_nodes:
-        resources[node.name].append(MemberData(fleet.cluster, node, whose=False))
-    origins = {
-        f"{one.product} {one.version} {one.arch}: from {one.source}, checked against {one.compared_with}"
-        for files in binaries.values()
-        for one in files
-    }
-    return plan.of_resources("binaries", fleet, resources, notes=sorted(origins))
+    cluster, what = fleet.cluster, "read for binaries"
+    folder = Directory(cluster.bin_dir)
+    guards = {node.name: MemberData(cluster, node, whose=False) for node in cluster.etcd_nodes}
+
+    def make() -> tuple[list[Change], list[str], int]:
+        asked: dict[str, list[Resource]] = {
+            node.name: [_Machine(), folder, *map(_Placed, _paths(cluster, node))] for node in cluster.nodes
+        }
+        found = reading.read(fleet, reading.guarded(asked, guards), what=what)
+        binaries = _fetched(fleet, {name: states[0].get("machine", "") for name, states in found.items()})
+        resources: dict[str, list[Resource]] = {
+            name: [folder, *(File(f"{cluster.bin_dir}/{one.name}", one, 0o755) for one in files)]
+            for name, files in binaries.items()
+        }
+        there = {name: states[1:] for name, states in found.items()}
+        changes, unchanged = reading.judged(fleet, resources, there, what=what, guards=guards)
+        origins = {
+            f"{one.product} {one.version} {one.arch}: from {one.source}, checked against {one.compared_with}"
+            for files in binaries.values()
+            for one in files
+        }
+        return changes, sorted(origins), unchanged
+
+    return plan.Plan("binaries", fleet, make)
 
 
 def versions(fleet: Fleet) -> show.Table:
-    """What is in `bin_dir`, as the binaries themselves tell it. Changes nothing.
+    """What is in `bin_dir`: each file's sum, and its version. Changes nothing.
+
+    A binary is asked for its version, unless the plan of this fleet has found it to have the very bytes of the release,
+    and it was not changed since: then its version is that release's.
 
     Returns:
-        One row a node and file: node, path, ok, version (told by the binary), sha256, bytes, source and compared_with
-        (where this side's copy comes from, and what its checksum was compared with), why, remedy.
+        One row a node and file: node, path, ok, version, told_by (the binary, or its sha256), sha256, bytes, source and
+        compared_with (where this side's copy comes from, and what its checksum was compared with), why, remedy.
 
     Raises:
         ArtifactError: the binaries to compare with can't be had on this side.
 
     Next: where a row is not ok, `binaries.install(fleet)`.
     """
+    cluster = fleet.cluster
+
+    def asked(node: Node, path: str) -> _Placed:
+        if not (words := _ASK.get(path.rsplit("/", 1)[-1])):
+            return _Placed(path)
+        ask = f'echo "told=$(timeout 10 {quote(path)} {words} 2>&1 | head -n 1)"'
+        known = fleet.sums.get((node.name, path))
+        return _Placed(path, looking.unless_known(path, known, ask) if known else ask)
+
+    resources: dict[str, list[Resource]] = {
+        node.name: [_Machine(), *(asked(node, path) for path in _paths(cluster, node))] for node in cluster.nodes
+    }
+    read = reading.outcomes(fleet, resources, what="versions of the binaries")
+    answered = {name: one.value for name, one in read.items() if one.value is not None}
+    binaries = _fetched(fleet, {name: states[0].get("machine", "") for name, states in answered.items()})
     rows: list[dict[str, object]] = []
-    machines = _machines(fleet)
-    binaries = _fetched(fleet, {name: one.value for name, one in machines.items() if one.value is not None})
-    folder = fleet.cluster.bin_dir
+    for name, outcome in read.items():
+        if name not in answered:
+            why, remedy = (outcome.error.message, outcome.error.remedy) if outcome.error else ("no answer", "")
+            rows.append({"node": name, "ok": False, "why": why, "remedy": remedy})
+            continue
+        rows += [
+            {"node": name, "path": f"{cluster.bin_dir}/{one.name}", **_row(one, found)}
+            for one, found in zip(binaries[name], answered[name][1:], strict=True)
+        ]
+    return show.table(rows, _COLUMNS, f"Binaries in {cluster.bin_dir}")
 
-    def script(node: Node) -> str:
-        lines = [PRELUDE]
-        for one in binaries[node.name]:
-            path = quote(f"{folder}/{one.name}")
-            ask = {"etcd": "--version", "etcdctl": "version", "etcdutl": "version", "flanneld": "--version"}
-            told = f"timeout 10 {path} {ask[one.name]} 2>&1 | head -n 1" if one.name in ask else "echo script"
-            ctime, sha256 = fleet.sums.get((node.name, f"{folder}/{one.name}"), ("", ""))
-            same = f'[ "$(stat -c %.9Z -- {path} 2>/dev/null)" = {quote(ctime)} ] && echo {quote(sha256)}'
-            summed = f"{same} || rb_sha256 {path}" if ctime else f"rb_sha256 {path}"
-            lines.append(f'echo "$({summed})|$(stat -c %s {path})|$({told})"')
-        return "\n".join(lines)
 
-    for name, machine in machines.items():
-        if machine.error:
-            rows.append({"node": name, "ok": False, "why": machine.error.message, "remedy": machine.error.remedy})
-    nodes = [node for node in fleet.cluster.nodes if node.name in binaries]
-    for outcome in fleet.run(script, what="versions of the binaries", nodes=nodes).values():
-        text = printable(outcome.value.text, 20_000).splitlines() if outcome.value else []
-        for one, line in zip(binaries[outcome.node.name], [*text, *[""] * 9], strict=False):
-            sha256, size, told = [*line.split("|", 2), "", "", ""][:3]
-            why = "" if sha256 == one.sha256 else f"sha256 {sha256[:12] or 'none'}, expected {one.sha256[:12]}"
-            why = outcome.error.message if outcome.error else why
-            rows.append(
-                {
-                    "node": outcome.node.name,
-                    "path": f"{folder}/{one.name}",
-                    "ok": not why,
-                    "version": told,
-                    "sha256": sha256,
-                    "bytes": int(size) if size.isdigit() else None,
-                    "source": one.source,
-                    "compared_with": one.compared_with,
-                    "why": why,
-                    "remedy": "run phase 01 again" if why else "",
-                }
-            )
-    columns = ["node", "path", "ok", "version", "sha256", "bytes", "source", "compared_with", "why", "remedy"]
-    return show.table(rows, columns, f"Binaries in {folder}")
+def _row(one: Binary, found: Found) -> dict[str, object]:
+    sha256 = found.get("sha256", "")
+    why = "" if sha256 == one.sha256 else f"sha256 {sha256[:12] or 'none'}, expected {one.sha256[:12]}"
+    told = printable(found.get("told", ""))
+    version = _VERSION.search(told)
+    if "told" in found:
+        shown, by = version[1] if version else told, "the binary"
+    elif one.name in _ASK:
+        shown, by = ("", "") if why else (one.version, "its sha256")
+    else:
+        shown, by = "script", ""
+    return {
+        "ok": not why,
+        "version": shown,
+        "told_by": by,
+        "sha256": sha256,
+        "bytes": int(found["size"]) if "size" in found else None,
+        "source": one.source,
+        "compared_with": one.compared_with,
+        "why": why,
+        "remedy": "run phase 01 again" if why else "",
+    }

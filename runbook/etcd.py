@@ -157,10 +157,10 @@ def units(fleet: Fleet) -> plan.Plan:
             *([Directory(parent, 0o700, owner, may_hold=names)] if parent != etcd.data_dir else []),
             Directory(etcd.data_dir, 0o700, owner),
             Directory(etcd.wal_dir, 0o700, owner),
-            MemberData(cluster, node),
             File(f"{etcd.unit_dir}/{UNIT}", text),
         ]
-    return plan.of_resources("etcd units", fleet, resources)
+    guards = {node.name: MemberData(cluster, node) for node in cluster.etcd_nodes}
+    return plan.of_resources("etcd units", fleet, resources, guards=guards)
 
 
 def unit_files(fleet: Fleet) -> show.Table:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from runbook import etcdctl, versions
 from runbook.plain_text import printable
-from runbook.resources import Change, Found, content
+from runbook.resources import Change, Found, Look, content
 
 if TYPE_CHECKING:
     from runbook.params import Cluster, Node
@@ -50,6 +50,20 @@ class MemberData:
     def label(self) -> str:
         """`data in FOLDER`."""
         return f"data in {self.cluster.etcd.data_dir}"
+
+    def there(self) -> str:
+        """Tell whether the node has data, or a unit that is not known to keep its data in the wanted folders."""
+        etcd = self.cluster.etcd
+        unit, data, wal = (quote(path) for path in (f"{etcd.unit_dir}/{UNIT}", etcd.data_dir, etcd.wal_dir))
+        ours = [quote(f"--{name}={path} ") for name, path in (("data-dir", etcd.data_dir), ("wal-dir", etcd.wal_dir))]
+        return f"""
+for rb in {wal}/*.wal {data}/member/wal/*.wal; do [ ! -e "$rb" ] || {{ echo guarded=yes; break; }}; done
+[ ! -e {unit} ] || case "$(cat {unit})" in *{ours[0]}*{ours[1]}*) ;; *) echo guarded=yes ;; esac
+"""
+
+    def looks(self) -> tuple[Look, ...]:
+        """No path: what matters is in the probe."""
+        return ()
 
     def probe(self) -> str:
         """Read the unit and the running process; of a database that no process serves, versions and peer addresses.

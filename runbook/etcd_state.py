@@ -28,20 +28,19 @@ def endpoints(fleet: Fleet) -> show.Table:
     Next: where a row is not ok, `etcd.states(fleet)` shows its unit and journal.
     """
     cluster = fleet.cluster
-    health = etcdctl.command(cluster, "endpoint", "health", "-w", "json")
     status = etcdctl.command(cluster, "endpoint", "status", "-w", "json")
     # 3.3 has no JSON for health: there the plain text is read.
-    plain = etcdctl.command(cluster, "endpoint", "health")
+    as_json = ["-w", "json"] if versions.health_is_json(cluster.etcd.version) else []
+    health = etcdctl.command(cluster, "endpoint", "health", *as_json)
     script = f"""
-work=$(mktemp -d) || exit 1
-trap 'rm -rf "$work"' EXIT
-{health if versions.health_is_json(cluster.etcd.version) else plain} >"$work/h" 2>"$work/he" &
-{status} >"$work/s" 2>"$work/se" &
+{status} &
+rb_health=$({health})
 wait
-cat "$work/h"; printf '\\n@\\n'; cat "$work/s"; printf '\\n@\\n'; cat "$work/he" "$work/se"
+printf '\\n@\\n%s\\n' "$rb_health"
 """
-    text = fleet.first(cluster.etcd_nodes, script, what="etcdctl endpoint health and status").text
-    first, second, said = [*text.split("\n@\n"), "", ""][:3] if "\n@\n" in text else ("", "", text)
+    done = fleet.first(cluster.etcd_nodes, script, what="etcdctl endpoint health and status")
+    second, _, first = done.text.rpartition("\n@\n")
+    said = done.stderr.decode("utf-8", "replace")
     healths = {row["endpoint"]: row for row in etcdctl.as_json(first) or []}
     statuses = {row["Endpoint"]: row["Status"] for row in etcdctl.as_json(second) or []}
     rows = []

@@ -9,7 +9,7 @@ from shlex import quote
 from typing import TYPE_CHECKING
 
 from runbook import etcdctl, versions
-from runbook.resources import Change, Found, content, unified_diff
+from runbook.resources import Change, Found, Look, content, unified_diff
 
 if TYPE_CHECKING:
     from runbook.params import Cluster
@@ -34,6 +34,10 @@ class EtcdKey:
     def wanted(self) -> dict[str, object]:
         """The config as flannel reads it."""
         return self.cluster.flannel.network_config()
+
+    def looks(self) -> tuple[Look, ...]:
+        """No path."""
+        return ()
 
     def probe(self) -> str:
         """Read the key and the names of the leases beside it."""

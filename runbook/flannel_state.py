@@ -10,10 +10,12 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from runbook import etcdctl, show, versions
-from runbook.resources import content
+from runbook.transport import answers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    import pandas as pd
 
     from runbook.fleet import Fleet
     from runbook.params import Cluster
@@ -162,32 +164,33 @@ def device(cluster: Cluster) -> str:
 
 
 def kernel_script(cluster: Cluster) -> str:
-    """Give the sh that prints a node's side of the overlay as `key=base64` lines."""
+    """Give the sh that prints a node's side of the overlay, for `answers.parse`."""
     name = quote(device(cluster))
     parts = {
         "addresses": "ip -o -4 addr show",
         "link": f"ip -o -d link show dev {name}",
-        "address": f"ip -o -4 addr show dev {name}",
         "routes": "ip -4 route show",
         "neighbours": f"ip neigh show dev {name}",
         "forwarding": f"bridge fdb show dev {name}",
         "env": "cat /run/flannel/subnet.env",
         "docker": "cat /run/flannel/docker",
     }
-    return "\n".join(f'echo "{key}=$({command} 2>/dev/null | base64 -w0)"' for key, command in parts.items())
+    said = (f'rb_say {key} "$({command} 2>/dev/null)"' for key, command in parts.items())
+    return "\n".join([answers.SAY, *said])
 
 
 def parse_kernel(text: str) -> Kernel:
     """Parse what `kernel_script` printed; whatever is missing is empty."""
-    raw = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
-    said = {key: (content(raw, key) or b"").decode("utf-8", "replace") for key in raw}
+    said = answers.parse(text)
 
     def pairs(key: str, pattern: str) -> dict[str, str]:
         return dict(re.findall(pattern, said.get(key, ""), re.MULTILINE))
 
     mac = re.search(r"link/ether ([0-9a-f:]{17})", said.get("link", ""))
     mtu = re.search(r"\bmtu (\d+)", said.get("link", ""))
-    address = re.search(r"\binet ([0-9./]+)", said.get("address", ""))
+    name = re.match(r"\d+: ([^:@\s]+)", said.get("link", ""))
+    own = rf"^\d+: {re.escape(name[1])}\s+inet ([0-9./]+)" if name else "(?!)"
+    address = re.search(own, said.get("addresses", ""), re.MULTILINE)
     return Kernel(
         addresses=frozenset(re.findall(r"\binet ([0-9.]+)", said.get("addresses", ""))),
         mac=mac[1] if mac else "",
@@ -244,13 +247,14 @@ def peer_row(kernel: Kernel, lease: Mapping[str, object], *, direct: bool) -> di
     return {**row, "why": "; ".join(faults)}
 
 
-def subnets(fleet: Fleet, *, within_s: float = 15) -> show.Table:
+def subnets(fleet: Fleet, leased: pd.DataFrame | None = None, *, within_s: float = 15) -> show.Table:
     """Show every node's side of every lease. Changes nothing.
 
     Peers learn a new lease a moment late, so it looks again within a deadline.
 
     Args:
         fleet: The fleet.
+        leased: What `leases` returned; without it, and when looking again, etcd is asked.
         within_s: How long to look again, in seconds, until all rows hold.
 
     Returns:
@@ -261,15 +265,16 @@ def subnets(fleet: Fleet, *, within_s: float = 15) -> show.Table:
     """
     deadline = time.monotonic() + within_s
     while True:
-        table = _subnets_once(fleet)
+        table = _subnets_once(fleet, leases(fleet, expiry=False) if leased is None else leased)
         if (len(table) and table["ok"].all()) or time.monotonic() > deadline:
             return table
+        leased = None
         time.sleep(0.3)
 
 
-def _subnets_once(fleet: Fleet) -> show.Table:
+def _subnets_once(fleet: Fleet, leased: pd.DataFrame) -> show.Table:
     cluster = fleet.cluster
-    there = [row for row in show.rows(leases(fleet, expiry=False)) if row["lease"] and row["public_ip"]]
+    there = [row for row in show.rows(leased) if row["lease"] and row["public_ip"]]
     there = [row for row in there if isinstance(row["lease"], str)]
     direct = bool(cluster.flannel.network_config()["Backend"].get("DirectRouting"))
     rows = []

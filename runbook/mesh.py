@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from runbook import flannel_state, show
 from runbook.pages import mesh_picture
+from runbook.transport import answers
 
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
@@ -90,19 +91,20 @@ def _round(fleet: Fleet, asked: dict[str, list[Target]], count: int) -> dict[Pai
     nodes = [node for node in fleet.cluster.flannel_nodes if asked[node.name]]
 
     def script(name: str) -> str:
+        ping = f"ping -n -q -c {count} -i 0.05 -W 1"
         pings = [
-            f"{{ ping -n -q -c {count} -i 0.05 -W 1 {quote(address)} 2>&1 | sed 's/^/{number} /'; }} &"
+            f'{{ rb_said=$({ping} {quote(address)} 2>&1); rb_say {number} "$rb_said"; }} &'
             for number, (_, _, address) in enumerate(asked[name])
         ]
-        return "\n".join([*pings, "wait"])
+        return "\n".join([answers.SAY, *pings, "wait"])
 
     outcomes = fleet.run(lambda node: script(node.name), what="ping", nodes=nodes, timeout_s=_ROUND_S)
     found: dict[Pair, dict[str, object]] = {}
     for name, outcome in outcomes.items():
-        text = outcome.value.text if outcome.value else ""
+        answered = answers.parse(outcome.value.text) if outcome.value else {}
         error = outcome.error.message if outcome.error else ""
         for number, (to, network, address) in enumerate(asked[name]):
-            said = "\n".join(re.findall(rf"^{number} (.*)$", text, re.MULTILINE))
+            said = answered.get(str(number), "")
             row = parse_ping(said) if not error else {"ok": False, "rtt_ms": None, "loss_pct": None, "why": error}
             found[name, to, network] = {"node": name, "to": to, "network": network, "address": address, **row}
     return found

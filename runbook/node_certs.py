@@ -8,9 +8,10 @@ from functools import cache
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from runbook import errors, pki, plan, show, state
+from runbook import pki, plan, show, state
 from runbook.certs.secret import Secret
-from runbook.resources import Change, Directory, File, Found, Payload, Resource, access_reason, content
+from runbook.plans import reading
+from runbook.resources import Change, Directory, File, Found, Look, Payload, Resource, access_reason, content
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -63,10 +64,13 @@ class Leaf:
         """The key's path."""
         return posixpath.join(self.folder, f"{self.name}-key.pem")
 
+    def looks(self) -> tuple[Look, ...]:
+        """The pair; the key comes over SSH to see that it matches, and is never shown."""
+        return (Look(self.label, "content"), Look(self.key_path, "content", "key_"))
+
     def probe(self) -> str:
-        """Read the pair; the key comes over SSH to see that it matches, and is never shown."""
-        return f"""rb_path {quote(self.label)} content
-rb_path {quote(self.key_path)} content | sed 's/^/key_/'"""
+        """Nothing else."""
+        return ""
 
     def compare(self, found: Found) -> Change | None:
         """Issue a pair where it is missing, near its end, not ours, or not what the params ask for."""
@@ -122,19 +126,15 @@ def certificates_plan(
             resources[node.name] = [*before, Directory(folder, 0o755), leaf]
             if authority:
                 resources[node.name].append(_CaFile(posixpath.join(folder, "ca.pem"), authority.pem))
-        found = plan.read(fleet, resources, what=f"read for {title}")
-        changes, unchanged = [], 0
+        made, unchanged = reading.compared(fleet, resources, what=f"read for {title}")
+        changes = []
         if authority is None:
             why = "this cluster has no CA yet"
             changes.append(
                 Change(str(directory / "ca.pem"), "create", why, "", f"CN={cluster.name}", digest="ca", here=ensured)
             )
         for node in chosen:
-            for resource, there in zip(resources[node.name], found[node.name], strict=True):
-                change = resource.compare(there)
-                unchanged += change is None
-                if change:
-                    changes.append(replace(change, node=node.name))
+            changes += [change for change in made if change.node == node.name]
             if authority is None:
                 changes.append(replace(_new_ca(folder, ensured), node=node.name))
         notes = [authority.warning] if authority and authority.warning else []
@@ -203,14 +203,14 @@ def table(fleet: Fleet, nodes: Iterable[Node], folder: str, name: str) -> show.T
     certificate, ca = posixpath.join(folder, f"{name}.pem"), posixpath.join(folder, "ca.pem")
     probe = _Files((certificate, posixpath.join(folder, f"{name}-key.pem"), ca))
     rows = []
-    for node in chosen:
-        row: dict[str, object] = {"node": node.name, "path": certificate}
-        try:
-            found = plan.read(fleet, {node.name: [probe]}, what=f"read {certificate}")[node.name][0]
-        except errors.RunbookError as error:
-            rows.append({**row, "ok": False, "why": error.message, "remedy": error.remedy})
-            continue
-        rows.append(row | _described(found, authority))
+    read = reading.outcomes(fleet, {node.name: [probe] for node in chosen}, what=f"read {certificate}")
+    for node, outcome in read.items():
+        row: dict[str, object] = {"node": node, "path": certificate}
+        if outcome.value is None:
+            why, remedy = (outcome.error.message, outcome.error.remedy) if outcome.error else ("no answer", "")
+            rows.append({**row, "ok": False, "why": why, "remedy": remedy})
+        else:
+            rows.append(row | _described(outcome.value[0], authority))
     return show.table(rows, _COLUMNS, f"{name}.pem on the nodes")
 
 
@@ -232,8 +232,11 @@ class _Files:
     paths: tuple[str, ...]
     label: str = "files"
 
+    def looks(self) -> tuple[Look, ...]:
+        return tuple(Look(path, "content", f"{number}_") for number, path in enumerate(self.paths))
+
     def probe(self) -> str:
-        return "\n".join(f"rb_path {quote(path)} content | sed 's/^/{n}_/'" for n, path in enumerate(self.paths))
+        return ""
 
     def compare(self, found: Found) -> None:
         """Never changes anything."""

@@ -60,7 +60,8 @@ def _preflight(fleet: Fleet) -> list[show.Table]:
 
 def _flannel(fleet: Fleet) -> list[show.Table]:
     flannel = runbook.flannel
-    return [flannel.config_there(fleet), flannel.leases(fleet), flannel.subnets(fleet, within_s=5)]
+    leases = flannel.leases(fleet)
+    return [flannel.config_there(fleet), leases, flannel.subnets(fleet, leases, within_s=5)]
 
 
 def _mesh(fleet: Fleet) -> list[show.Table]:

@@ -4,53 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from runbook import errors, show
-from runbook.fleet import Fleet, values
-from runbook.plans import applying, approval, plan_view, selection
+from runbook.fleet import Fleet
+from runbook.plans import applying, approval, plan_view, reading, selection
 from runbook.plans.rollout import Stop, everywhere
-from runbook.resources import PRELUDE, Change, File, Found, Resource
+from runbook.resources import Change, Resource
 
 if TYPE_CHECKING:
     from runbook.plans.apply import Result
+    from runbook.plans.reading import Guard
     from runbook.plans.selection import Quorum
-    from runbook.ssh import Connection
 
 Rollout = Callable[[Fleet, Sequence[Change], Stop], "list[Result]"]
 #: A plan that a person looked at for longer than this is read again before it is applied.
 _STALE_AFTER_S = 5.0
-
-
-def read(fleet: Fleet, resources: Mapping[str, Sequence[Resource]], *, what: str) -> dict[str, list[Found]]:
-    """Read what is there: one round trip a node, all nodes at once.
-
-    Returns:
-        For each node the probes' `key=value` lines as mappings, in the order of the resources.
-
-    Raises:
-        RunbookError: nodes could not be read; all of them are listed.
-    """
-    nodes = [node for node in fleet.cluster.nodes if resources.get(node.name)]
-    # A mark that nobody can guess: nothing that a node prints can pass for another resource's answer.
-    mark = f"@{secrets.token_hex(8)}"
-
-    def work(connection: Connection) -> list[Found]:
-        wanted = resources[connection.node.name]
-        body = "\n".join(f"echo {mark}\n{resource.probe()}" for resource in wanted)
-        done = connection.run(f"{PRELUDE}\n{body}\necho {mark}", what=what).check()
-        sections = done.text.split(f"{mark}\n")[1:-1]
-        if len(sections) != len(wanted):
-            raise errors.CommandFailed(
-                f"{len(sections)} answers, expected {len(wanted)}", node=connection.node.name, subject=what
-            )
-        return [dict(line.split("=", 1) for line in text.splitlines() if "=" in line) for text in sections]
-
-    return values(fleet.each(work, nodes))
 
 
 class Plan:
@@ -212,6 +183,7 @@ def of_resources(
     *,
     notes: Sequence[str] = (),
     whole: str = "",
+    guards: Mapping[str, Guard] | None = None,
 ) -> Plan:
     """A plan that makes each node's resources as they are wanted, all nodes at once.
 
@@ -221,20 +193,11 @@ def of_resources(
         resources: What each node should have, by the node's name.
         notes: What the operator should know beside the table.
         whole: Why none of the nodes may be left out; "" where they may.
+        guards: What says whether a node may be changed, by the node's name.
     """
 
     def make() -> tuple[list[Change], list[str], int]:
-        found = read(fleet, resources, what=f"read for {title}")
-        changes, unchanged = [], 0
-        for node, wanted in resources.items():
-            for resource, state in zip(wanted, found.get(node, ()), strict=True):
-                if isinstance(resource, File) and {"ctime", "sha256"} <= state.keys():
-                    fleet.sums[node, resource.path] = state["ctime"], state["sha256"]
-                change = resource.compare(state)
-                if change is None:
-                    unchanged += 1
-                else:
-                    changes.append(replace(change, node=node))
+        changes, unchanged = reading.compared(fleet, resources, what=f"read for {title}", guards=guards)
         return changes, list(notes), unchanged
 
     return Plan(title, fleet, make, whole=whole)

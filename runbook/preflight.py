@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import time
+from collections import defaultdict
 from dataclasses import dataclass
-from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from runbook import show, versions
-from runbook.resources import content
+from runbook import preflight_script, show, versions
+from runbook.transport import answers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,42 +31,11 @@ _COLUMNS = [
     "wal_free_bytes", "listeners", "vxlan", "br_netfilter", "ip_forward", "iptables", "missing_tools", "unit_dirs",
     "tools", "why",
 ]  # fmt: skip
-_TOOLS = "systemctl systemd-analyze journalctl gzip sha256sum base64 stat flock mktemp ip bridge ping ss"
 _NEEDED_FREE_BYTES = 1 << 30
 #: etcd warns past a second; certificates and leases live by the clock too.
 MAX_OFFSET_MS = 1000
 #: What a check says: did it hold, what was found, what to do; a warning holds.
 Verdict = tuple[str, str, str]
-
-
-def probe(cluster: Cluster) -> str:
-    """Give the sh that prints what a node is as `key=base64` lines."""
-
-    def free(path: str) -> str:
-        # The folder itself may not be there yet: the nearest parent that is there names its disk.
-        return f'd={quote(path)}; while [ ! -d "$d" ]; do d=$(dirname -- "$d"); done; df -Pk -- "$d" | tail -n 1'
-
-    parts = {
-        "clock": "date +%s.%N",
-        "os": '. /etc/os-release; echo "$PRETTY_NAME"',
-        "kernel": "uname -r",
-        "machine": "uname -m",
-        "systemd": "systemctl --version | head -n 1",
-        "unit_path": "systemctl show -p UnitPath | cut -d= -f2",
-        "tools": f'for t in {_TOOLS} iptables modprobe; do command -v $t || echo "missing $t"; done',
-        "addresses": "ip -o -4 addr show",
-        "data_free": free(cluster.etcd.data_dir),
-        "wal_free": free(cluster.etcd.wal_dir),
-        "listeners": "ss -Hlntup",
-        "vxlan_links": "ip -o -d link show type vxlan",
-        "vxlan": "[ -d /sys/module/vxlan ] && echo loaded || { modprobe -n vxlan && echo loadable; }"
-        " || { grep -qs '/vxlan.ko' /lib/modules/$(uname -r)/modules.builtin && echo built in; }"
-        " || { zcat /proc/config.gz | grep -q '^CONFIG_VXLAN=y' && echo built in; }",
-        "br_netfilter": "[ -e /proc/sys/net/bridge/bridge-nf-call-iptables ] && echo yes || echo no",
-        "ip_forward": "cat /proc/sys/net/ipv4/ip_forward",
-        "pids": "systemctl show -p MainPID etcd.service flanneld.service | grep -o '[0-9]*'",
-    }
-    return "\n".join(f'echo "{key}=$( {{ {command}; }} 2>/dev/null | base64 -w0)"' for key, command in parts.items())
 
 
 def facts(fleet: Fleet) -> show.Table:
@@ -81,7 +50,7 @@ def facts(fleet: Fleet) -> show.Table:
 
     Next: `preflight.checks(facts, fleet)` says what of it stands in the way.
     """
-    script = probe(fleet.cluster)
+    script = preflight_script.probe(fleet.cluster)
     clocks: dict[str, float] = {}
 
     def work(connection: Any) -> str:  # noqa: ANN401 - any Connection
@@ -101,9 +70,8 @@ def facts(fleet: Fleet) -> show.Table:
 
 
 def described(node: Node, text: str, clock: float) -> dict[str, Any]:
-    """A row of `facts`, from what `probe` printed and the time on this side when it was begun."""
-    raw = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
-    said = {key: (content(raw, key) or b"").decode("utf-8", "replace").strip() for key in raw}
+    """A row of `facts`, from what `preflight_script.probe` printed and the time on this side when it was begun."""
+    said = defaultdict(str, {key: value.strip() for key, value in answers.parse(text).items()})
     iface = re.search(rf"^\d+: (\S+)\s+inet {re.escape(node.host)}/", said["addresses"], re.MULTILINE)
     tools = said["tools"].splitlines()
     systemd = re.search(r"systemd (\d+)", said["systemd"])

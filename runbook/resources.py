@@ -1,7 +1,8 @@
 """What a node is made of: how each thing is read, compared with what is wanted, and made so.
 
-A resource gives a piece of sh that prints what is there (`probe`) and a pure function from that to a Change or None
-(`compare`). Plans put the pieces of one node into one script: one round trip a node.
+A resource names the paths to look at (`looks`), gives a piece of sh that prints what else is there (`probe`), and has a
+pure function from both to a Change or None (`compare`). Plans put all of one node into one
+script: one round trip a node.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import posixpath
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from shlex import quote
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from runbook.artifacts import Binary
@@ -29,29 +30,21 @@ rb_sum() {
   else sha256sum; fi | cut -c1-64
 }
 """
-#: What every probe script may call: prints what is known of a path as `key=value` lines.
-PRELUDE = (
-    SUM
-    + r"""
-rb_sha256() { rb_sum "$(stat -c %s -- "$1")" <"$1"; }
-rb_stat() {
-  stat -c 'mode=%a
-owner=%U:%G
-size=%s
-ctime=%.9Z' -- "$1"
-}
-rb_path() {
-  if [ -L "$1" ]; then echo type=link; echo "content=$(readlink -- "$1" | base64 -w0)"
-  elif [ -f "$1" ]; then
-    echo type=file; rb_stat "$1"; echo "sha256=$(rb_sha256 "$1")"
-    if [ "$2" = content ] && [ "$(stat -c %s -- "$1")" -lt 262144 ]; then echo "content=$(base64 -w0 <"$1")"; fi
-  elif [ -d "$1" ]; then echo type=directory; rb_stat "$1"; echo "content=$(ls -A -- "$1" | head -c 4096 | base64 -w0)"
-  elif [ -e "$1" ]; then echo type=other
-  else echo type=none
-  fi
-}
-"""
-)
+
+
+class Look(NamedTuple):
+    """What is to be read of a path; the answers are keys of a Found, each with `prefix` before it.
+
+    Attributes:
+        path: The path. All looks at a node share one stat, one sum and one reading of contents.
+        want: `stat`: type (file, directory, link, other, none), mode, owner, size, ctime; `content`: also sha256 and
+            content of a file, or a link's target; `sum`: also sha256 of a file; `names`: also what a folder holds.
+        prefix: Stands before the keys.
+    """
+
+    path: str
+    want: Literal["stat", "content", "sum", "names"] = "stat"
+    prefix: str = ""
 
 
 @dataclass(frozen=True)
@@ -106,15 +99,18 @@ class Resource(Protocol):
     def label(self) -> str:
         """Its name in tables."""
 
+    def looks(self) -> tuple[Look, ...]:
+        """Name the paths to look at."""
+
     def probe(self) -> str:
-        """Give sh that prints what is there as `key=value` lines, the values of one line each."""
+        """Give sh that prints what else is there as `key=value` lines, the values of one line each; '' for nothing."""
 
     def compare(self, found: Found) -> Change | None:
-        """Say what has to change, given what the probe printed; None when it is right."""
+        """Say what has to change, given what was found; None when it is right."""
 
 
 def content(found: Found, key: str = "content") -> bytes | None:
-    """A file's bytes as the probe sent them, or None."""
+    """A file's bytes as they were found, or None."""
     return base64.b64decode(found[key]) if key in found else None
 
 
@@ -153,15 +149,19 @@ class File:
         """The checksum of the bytes it should have."""
         return hashlib.sha256(self.source).hexdigest() if isinstance(self.source, bytes) else self.source.sha256
 
+    def looks(self) -> tuple[Look, ...]:
+        """Type, mode, owner, checksum and, of a text, the content."""
+        return (Look(self.path, "content" if isinstance(self.source, bytes) else "sum"),)
+
     def probe(self) -> str:
-        """Read type, mode, owner, checksum and, of a small text, the content."""
-        return f"rb_path {quote(self.path)} {'content' if isinstance(self.source, bytes) else 'sum'}"
+        """Nothing else."""
+        return ""
 
     def compare(self, found: Found) -> Change | None:
         """Compare checksum, mode and owner."""
         kind = found.get("type", "none")
         desired = f"sha256 {self.sha256[:12]}, {self.mode:04o} {self.owner}"
-        digest = f"{self.sha256} {self.mode:o} {self.owner} {found.get('sha256', kind)}"
+        digest = f"{self.sha256} {self.mode:o} {self.owner} {found.get('sha256') or found.get('ctime', kind)}"
         if kind == "none":
             why, action = "missing", "create"
         elif kind != "file":
@@ -175,7 +175,8 @@ class File:
             return None
         diff = unified_diff(self.path, content(found) or b"", self.source) if isinstance(self.source, bytes) else ""
         payload = Payload(self.path, self.mode, self.owner, self.source)
-        current = f"sha256 {found['sha256'][:12]}, {_access(found)}" if kind == "file" else ""
+        summed = f"sha256 {found['sha256'][:12]}" if "sha256" in found else f"{found.get('size')} bytes"
+        current = f"{summed}, {_access(found)}" if kind == "file" else ""
         refusal = f"{self.path} {why}: move it away" if kind in ("directory", "other") else ""
         return Change(
             self.path, action, why, current, desired, diff, digest, payloads=lambda: (payload,), refusal=refusal
@@ -204,9 +205,13 @@ class Directory:
         """Its path, with a slash."""
         return self.path + "/"
 
+    def looks(self) -> tuple[Look, ...]:
+        """Type, mode, owner and, where it matters, the names it holds."""
+        return (Look(self.path, "stat" if self.may_hold is None else "names"),)
+
     def probe(self) -> str:
-        """Read type, mode, owner and the names it holds."""
-        return f"rb_path {quote(self.path)} list"
+        """Nothing else."""
+        return ""
 
     def compare(self, found: Found) -> Change | None:
         """Compare mode and owner; a folder that others use is not taken over."""
@@ -243,6 +248,10 @@ class User:
     def label(self) -> str:
         """`user NAME`."""
         return f"user {self.name}"
+
+    def looks(self) -> tuple[Look, ...]:
+        """No path."""
+        return ()
 
     def probe(self) -> str:
         """Read whether it is there."""

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from shlex import quote
 from typing import TYPE_CHECKING
 
 from runbook import errors, plan, show
-from runbook.plans import starting
+from runbook.plans import reading, starting
 from runbook.plans.apply import Result, not_done
 from runbook.plans.rollout import Stop
-from runbook.resources import Change, Found, Resource
+from runbook.resources import Change, Found, Look
 
 if TYPE_CHECKING:
     from runbook.fleet import Fleet
     from runbook.params import Node
+    from runbook.plans.reading import Guard
     from runbook.plans.selection import Quorum
     from runbook.plans.starting import Ahead
 
@@ -30,7 +31,8 @@ _PROPERTIES = (
     "LoadState ActiveState SubState UnitFileState NeedDaemonReload MainPID NRestarts FragmentPath ActiveEnterTimestamp"
 )
 _COLUMNS = ["node", "unit", "ok", "state", "since", "restarts", "main_pid", "why", "remedy"]
-#: Start times are known to 10 ms (proc(5), clock ticks).
+#: Start times are known to 10 ms (proc(5), clock ticks: 100 a second on x86_64 and aarch64).
+_TICKS_A_S = 100
 _TICK_S = 0.05
 
 
@@ -57,20 +59,23 @@ class Service:
         """The unit's name."""
         return self.unit
 
+    def looks(self) -> tuple[Look, ...]:
+        """When its files changed."""
+        return tuple(Look(path, prefix=f"{number}_") for number, path in enumerate(self.inputs))
+
     def probe(self) -> str:
-        """Read the unit's state, when its process started, and when its files changed."""
-        ctimes = "\n".join(
-            f'echo "ctime{n}=$(stat -c %.9Z -- {quote(path)} 2>/dev/null)"' for n, path in enumerate(self.inputs)
-        )
-        return f"""{_show(self.unit)}
-pid=$(systemctl show --no-pager -p MainPID {quote(self.unit)} | cut -d= -f2)
-if [ "${{pid:-0}}" != 0 ] && [ -r "/proc/$pid/stat" ]; then
-  echo "start_ticks=$(cut -d' ' -f22 "/proc/$pid/stat")"
-  echo "ticks=$(getconf CLK_TCK)"
-  echo "uptime=$(cut -d' ' -f1 /proc/uptime)"
+        """Read the unit's state, and when its process started."""
+        return f"""rb_shown=$({_show(self.unit)})
+printf '%s\\n' "$rb_shown"
+rb_pid=${{rb_shown#*MainPID=}}
+rb_pid=${{rb_pid%%[!0-9]*}}
+if {{ read -r rb_stat <"/proc/${{rb_pid:-0}}/stat" && read -r rb_uptime rb_idle </proc/uptime; }} 2>/dev/null; then
+  # The fields after the program's name, which may hold spaces, begin with the third.
+  set -- ${{rb_stat##*) }}
+  echo "start_ticks=${{20}}"
+  echo "uptime=$rb_uptime"
   echo "now=$(date +%s.%N)"
-fi
-{ctimes}"""
+fi"""
 
     def compare(self, found: Found) -> Change | None:
         """Start what does not run, restart what runs from files that are gone, enable what would not survive a boot."""
@@ -94,9 +99,9 @@ fi
     def _outdated(self, found: Found) -> str:
         names = []
         if "now" in found:
-            running_s = float(found["uptime"]) - int(found["start_ticks"]) / int(found["ticks"])
+            running_s = float(found["uptime"]) - int(found["start_ticks"]) / _TICKS_A_S
             started = float(found["now"]) - running_s
-            times = {path: found.get(f"ctime{n}") for n, path in enumerate(self.inputs)}
+            times = {path: found.get(f"{n}_ctime") for n, path in enumerate(self.inputs)}
             names = [path for path, at in times.items() if at and float(at) > started + _TICK_S]
         if names:
             return f"changed since it started: {', '.join(names)}"
@@ -140,25 +145,20 @@ def _restart(fleet: Fleet, change: Change, may_stop: MayStop, healthy: Healthy) 
 
 def start_plan(
     title: str, fleet: Fleet, nodes: Iterable[Node], service: Service, *, may_stop: MayStop, healthy: Healthy,
-    quorum: Quorum | None = None, guard: Callable[[Node], Resource] | None = None, judged: Judged | None = None,
+    quorum: Quorum | None = None, guard: Callable[[Node], Guard] | None = None, judged: Judged | None = None,
     ahead: Ahead | None = None,
 ) -> plan.Plan:  # fmt: skip
     """A plan that starts or restarts a unit on these nodes; `quorum` where they vote.
 
-    `guard` gives what is looked at on each node beside the unit; `judged` refuses what must not be made; `ahead` lets
-    one of those that start begin a moment before the others.
+    `guard` gives what says whether a node may be changed; `judged` refuses what must not be made; `ahead` lets one of
+    those that start begin a moment before the others.
     """
     chosen = list(nodes)
 
     def make() -> tuple[list[Change], list[str], int]:
-        wanted = {node.name: [service, *([guard(node)] if guard else [])] for node in chosen}
-        found = plan.read(fleet, wanted, what=f"read for {title}")
-        changes = [
-            replace(change, node=name)
-            for name, resources in wanted.items()
-            for resource, state in zip(resources, found[name], strict=True)
-            if (change := resource.compare(state))
-        ]
+        wanted = {node.name: [service] for node in chosen}
+        guards = {node.name: guard(node) for node in chosen} if guard else {}
+        changes, _ = reading.compared(fleet, wanted, what=f"read for {title}", guards=guards)
         changes = judged(fleet, changes) if judged else changes
         restarts = sum(change.action == "restart" for change in changes)
         notes = [f"{restarts} restart one at a time, each healthy before the next"] if restarts > 1 else []
@@ -181,10 +181,11 @@ def states(fleet: Fleet, nodes: Iterable[Node], unit: str) -> show.Table:
     """
     name = quote(unit)
     script = f"""
-{_show(unit)}
-systemctl is-active --quiet {name} || {{
-  echo; journalctl -u {name} -n 8 --no-pager -o cat | sed 's/^/journal: /'
-}}
+rb_shown=$({_show(unit)})
+printf '%s\\n' "$rb_shown"
+case "$rb_shown" in *ActiveState=active*) ;; *)
+  echo; journalctl -u {name} -n 8 --no-pager -o cat | sed 's/^/journal: /' ;;
+esac
 """
     rows = []
     for outcome in fleet.run(script, what=f"systemctl show {unit}", nodes=nodes).values():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import html
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,8 @@ from runbook.plain_text import clean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+    import pandas as pd
 
     from runbook.fleet import Fleet
     from runbook.params import Cluster, Node
@@ -29,13 +30,14 @@ _TR = '<tr style="background-color:transparent">'
 _CELL = "padding:0;text-align:center;vertical-align:top;background-color:transparent"
 
 
-def topology(fleet: Fleet) -> show.Picture:
+def topology(fleet: Fleet, leased: pd.DataFrame | None = None) -> show.Picture:
     """Show who is where: the nodes, their leases, etcd's members and leader, between overlay and plain network.
 
     It looks, and changes nothing. A node that does not answer, has no lease or no vxlan device shows that.
 
     Args:
         fleet: The fleet; nodes that are down don't hinder it (`connect(cluster, partial=True)`).
+        leased: What `flannel.leases` returned; without it etcd is asked.
 
     Returns:
         A picture as HTML, a table as text; as a table it is one row a node: node, host, ok, etcd (leader, member,
@@ -44,7 +46,7 @@ def topology(fleet: Fleet) -> show.Picture:
     cluster = fleet.cluster
     notes: list[str] = []
 
-    def asked(what: str, look: Callable[[Fleet], show.Table]) -> list[dict[str, Any]] | None:
+    def asked(what: str, look: Callable[[Fleet], pd.DataFrame]) -> list[dict[str, Any]] | None:
         try:
             return show.rows(look(fleet))
         except errors.RunbookError as error:
@@ -53,9 +55,9 @@ def topology(fleet: Fleet) -> show.Picture:
 
     with ThreadPoolExecutor(2, thread_name_prefix="runbook-ask") as beside:
         members = beside.submit(asked, "etcd's members", etcd_state.endpoints)
-        leased = beside.submit(asked, "the leases", functools.partial(flannel_state.leases, expiry=False))
+        answer = beside.submit(asked, "the leases", _leases if leased is None else lambda _: leased)
         outcomes = fleet.run(flannel_state.kernel_script(cluster), what="ip link, addr")
-        endpoints, leases = members.result(), leased.result()
+        endpoints, leases = members.result(), answer.result()
     kernels = {
         name: flannel_state.parse_kernel(one.value.text) for name, one in outcomes.items() if one.value is not None
     }
@@ -71,6 +73,10 @@ def topology(fleet: Fleet) -> show.Picture:
     made.caption = caption
     made.html = drawn(cluster, rows, caption) + show.notes_html(notes)
     return made
+
+
+def _leases(fleet: Fleet) -> pd.DataFrame:
+    return flannel_state.leases(fleet, expiry=False)
 
 
 def _row(

@@ -43,20 +43,16 @@ def files(fleet: Fleet, nodes: Iterable[Node], path: str) -> show.Table:
         One row a node: node, unit, ok, exposure (`systemd-analyze security`, 0 best to 10), path, why, remedy.
     """
     unit = path.rsplit("/", 1)[-1]
-    script = f"""
-[ -f {quote(path)} ] || {{ echo 'there is no such file' >&2; exit 1; }}
-systemd-analyze security --no-pager {quote(unit)} 2>/dev/null | grep -o 'level for [^ ]*: [0-9.]*' || true
-systemd-analyze verify {quote(path)}
-"""
+    outcomes = fleet.run(_script(path, unit), what=f"systemd-analyze verify {path}", nodes=nodes)
     rows = []
-    for outcome in fleet.run(script, what=f"systemd-analyze verify {path}", nodes=nodes).values():
+    for outcome in outcomes.values():
         done = outcome.value
         # verify follows what the unit wants: only its own lines count, not those of the distribution's units.
         said = [line for line in printable(done.stderr).splitlines() if unit in line or path in line] if done else []
         why = "; ".join(said) if done else outcome.error.message if outcome.error else ""
         if done and done.status and not why:
             why = printable(done.stderr, 300)
-        exposure = re.search(r": ([0-9.]+)", done.text) if done else None
+        exposure = re.search(r"level for \S+: ([0-9.]+)", done.text) if done else None
         rows.append(
             {
                 "node": outcome.node.name,
@@ -69,3 +65,27 @@ systemd-analyze verify {quote(path)}
             }
         )
     return show.table(rows, _COLUMNS, f"{unit} on the nodes, as their systemd reads it")
+
+
+def _script(path: str, unit: str) -> str:
+    """The sh that prints what `systemd-analyze` says of a unit file, complaints on stderr.
+
+    Where systemd runs the unit from this very file, it has resolved what the unit depends on: then only the unit itself
+    is verified (systemd 250 and later can do that), in half the time.
+    """
+    file, name = quote(path), quote(unit)
+    return f"""
+[ -f {file} ] || {{ echo 'there is no such file' >&2; exit 1; }}
+rb_said=$(systemd-analyze security --no-pager {name} 2>/dev/null)
+echo "level for ${{rb_said##*level for }}"
+rb_said=$(systemctl show --no-pager -p ActiveState -p NeedDaemonReload -p FragmentPath {name} 2>/dev/null)
+case "$rb_said" in *ActiveState=active*) rb_runs=yes ;; *) rb_runs= ;; esac
+case "$rb_said" in *NeedDaemonReload=no*) ;; *) rb_runs= ;; esac
+case "$rb_said" in *FragmentPath={file}*) ;; *) rb_runs= ;; esac
+if [ -n "$rb_runs" ]; then
+  rb_said=$(systemd-analyze verify --recursive-errors=no {file} 2>&1)
+  rb_status=$?
+  case "$rb_said" in *"unrecognized option"*) ;; *) printf '%s' "$rb_said" >&2; exit $rb_status ;; esac
+fi
+systemd-analyze verify {file}
+"""

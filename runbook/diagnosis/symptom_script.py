@@ -5,7 +5,7 @@ from __future__ import annotations
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from runbook import etcdctl, flannel_state, preflight, versions
+from runbook import etcdctl, flannel_state, preflight_script, versions
 
 if TYPE_CHECKING:
     from runbook.params import Cluster, Node
@@ -23,14 +23,14 @@ _MOST_KEYS = 5000
 
 
 def script(cluster: Cluster, node: Node) -> str:
-    """Give the sh that prints all of it as `key=base64` lines; what takes long runs side by side."""
+    """Give the sh that prints all of it, for `answers.parse`; what takes long runs side by side."""
     slow = {**_of_units(cluster), **_of_network(cluster, node)}
     if "etcd" in node.roles:
         slow |= _of_etcd(cluster, node)
     started = "\n".join(f'{{ {command}; }} >"$work/{key}" 2>&1 </dev/null &' for key, command in slow.items())
     # /run: the disk may be the one that is full.
     return f"""
-{preflight.probe(cluster)}
+{preflight_script.probe(cluster)}
 work=$(mktemp -d /run/runbook-look.XXXXXX) || exit 1
 trap 'rm -rf "$work"' EXIT
 {started}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from runbook import etcdctl, flannel_state, mesh, preflight
 from runbook.plain_text import clean
-from runbook.resources import content
+from runbook.transport import answers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -173,8 +173,7 @@ def parse(node: Node, text: str, clock: tuple[float, float]) -> Symptoms:
         clock: The times on this side, in seconds since the epoch, when it was begun and when its first line was there:
             somewhere between them the node told its own.
     """
-    raw = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
-    said = {key: clean(content(raw, key) or b"") for key in raw}
+    said = {key: clean(value) for key, value in answers.parse(text).items()}
     facts = preflight.described(node, text, clock[0])
     most = float(facts["clock_offset_ms"])
     least = most - (clock[1] - clock[0]) * 1000

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import datetime as dt
 import ipaddress
 import json
@@ -21,6 +20,7 @@ from practice import Practice, apply, cluster_of, until, wrong
 
 from runbook import diagnose, etcdctl, show, state
 from runbook.diagnosis import symptom_script
+from runbook.transport import answers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,8 +61,7 @@ def capture(fleet: Fleet, folder: Path, expected: tuple[tuple[str, str], ...]) -
 
 def _short(text: str) -> dict[str, str]:
     """What the script printed, by key; journals only as far as they are read: little of a unit that runs."""
-    raw = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
-    said = {key: base64.b64decode(value).decode("utf-8", "replace") for key, value in raw.items()}
+    said = answers.parse(text)
     said["kernel"] = "6.1.0"  # the testing machine's own
     for unit in ("etcd", "flanneld"):
         lines = 2 if "ActiveState=active" in said.get(f"unit_{unit}", "") else 30

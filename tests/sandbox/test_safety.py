@@ -25,7 +25,7 @@ from runbook.etcd_data import MemberData
 from runbook.flannel_config import EtcdKey
 from runbook.fleet import values
 from runbook.node_certs import _Files
-from runbook.plans import starting
+from runbook.plans import reading, starting
 from runbook.resources import Directory, File, User
 
 if TYPE_CHECKING:
@@ -383,7 +383,7 @@ def test_no_string_reaches_a_shell(practice: Practice, fleet: Fleet, text: str) 
     assert plan.of_resources("hostile", fleet, {"node1": [Directory(folder), file]}).empty
     member, key = MemberData(cluster, node), EtcdKey(cluster)
     probes = [member, key, User(whole), services.Service(f"{whole}.service", (whole,)), _Files((whole, whole))]
-    found = plan.read(fleet, {"node1": probes}, what="hostile strings")["node1"]
+    found = reading.read(fleet, {"node1": probes}, what="hostile strings")["node1"]
     assert member.compare(found[0]) is None
     changes = [key.compare(found[1]), User(whole).compare(found[2])]
     scripts = [change.after or change.before for change in changes if change]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from runbook.fleet import Fleet
 
-FILES = {"etcd": ("etcd", "etcdctl"), "flannel": ("flanneld", "mk-docker-opts.sh")}
+FILES = {"etcd": ("etcd", "etcdctl", "etcdutl"), "flannel": ("flanneld", "mk-docker-opts.sh")}
 
 
 @pytest.fixture
@@ -71,13 +71,12 @@ def test_binaries_are_put_and_then_stay(
     ]  # fmt: skip
     assert set(asyncio.run(one.apply(True))["result"]) == {"done"}  # noqa: FBT003 - the notebooks' parameter
     there = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "bin").iterdir()}
-    assert there == dict.fromkeys(("etcd", "etcdctl", "flanneld", "mk-docker-opts.sh"), 0o755)
+    assert there == dict.fromkeys(("etcd", "etcdctl", "etcdutl", "flanneld", "mk-docker-opts.sh"), 0o755)
     assert binaries.install(fleet).empty
     table = binaries.versions(fleet)
     assert table["ok"].all()
     assert {row["path"].rsplit("/", 1)[-1]: row["version"] for row in show.rows(table)} == {
-        "etcd": "etcd Version: 3.6.16 amd64", "etcdctl": "etcdctl Version: 3.6.16 amd64",
-        "flanneld": "flanneld Version: 0.26.7 amd64", "mk-docker-opts.sh": "script",
+        "etcd": "3.6.16", "etcdctl": "3.6.16", "etcdutl": "3.6.16", "flanneld": "0.26.7", "mk-docker-opts.sh": "script",
     }  # fmt: skip
     assert ("etcd", "3.6.16", "amd64") in fetched
 
@@ -91,7 +90,7 @@ def test_other_bytes_are_told(fleet: Fleet, fetched: list[tuple[str, str, str]],
     rows = {row["path"].rsplit("/", 1)[-1]: row for row in show.rows(binaries.versions(fleet))}
     assert not any(row["ok"] for row in rows.values())
     assert rows["etcd"]["why"].startswith("sha256 ")
-    assert rows["etcd"]["version"] == "old|one"
+    assert (rows["etcd"]["version"], rows["etcd"]["told_by"]) == ("old|one", "the binary")
     assert "expected" in rows["flanneld"]["why"]
     assert {arch for _, _, arch in fetched} == {"arm64"}
 
@@ -114,6 +113,47 @@ def test_what_a_plan_has_summed_is_summed_again_only_when_it_changed(
     path.write_text("#!/bin/sh\necho other\n")
     told = {row["path"]: row["sha256"] for row in show.rows(binaries.versions(fleet))}
     assert told[str(path)] == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def put(folder: Path, *names: str) -> None:
+    """Put the stand-ins where a plan would."""
+    (folder / "bin").mkdir()
+    for name in names:
+        product = "flannel" if name in FILES["flannel"] else "etcd"
+        version = "0.26.7" if product == "flannel" else "3.6.16"
+        (folder / "bin" / name).write_bytes(make(folder, name, product, version, "amd64").path.read_bytes())
+        (folder / "bin" / name).chmod(0o755)
+
+
+def told(fleet: Fleet) -> dict[str, tuple[str, str]]:
+    """Each file's version, and who told it."""
+    rows = show.rows(binaries.versions(fleet))
+    return {row["path"].rsplit("/", 1)[-1]: (row["version"], row["told_by"]) for row in rows}
+
+
+def test_a_version_is_known_by_the_sum_or_told_by_the_binary(
+    fleet: Fleet, fetched: list[tuple[str, str, str]], tmp_path: Path
+) -> None:
+    """What a plan has found to have the release's bytes is not asked again; what it has not, and what changed, is."""
+    assert fetched == []
+    machine(fleet, "x86_64")
+    put(tmp_path, "etcd", "etcdctl", "mk-docker-opts.sh")
+    assert told(fleet)["etcd"] == ("3.6.16", "the binary")
+    binaries.install(fleet)
+    known = told(fleet)
+    assert (known["etcd"], known["etcdctl"]) == (("3.6.16", "its sha256"), ("3.6.16", "its sha256"))
+    assert known["mk-docker-opts.sh"] == ("script", "")
+    (tmp_path / "bin" / "etcd").write_text("#!/bin/sh\necho etcd Version: 3.4.1\n")
+    assert (told(fleet)["etcd"], told(fleet)["etcdctl"]) == (("3.4.1", "the binary"), ("3.6.16", "its sha256"))
+
+
+def test_a_plan_is_read_in_one_round_trip(fleet: Fleet, fetched: list[tuple[str, str, str]], tmp_path: Path) -> None:
+    """Which binaries are wanted depends on the architecture; it is asked beside them."""
+    machine(fleet, "x86_64")
+    put(tmp_path, "etcd")
+    binaries.install(fleet)
+    assert len(local(fleet)["node1"].scripts) == 1
+    assert {arch for _, _, arch in fetched} == {"amd64"}
 
 
 def test_a_node_gets_what_its_roles_need(fetched: list[tuple[str, str, str]], tmp_path: Path) -> None:

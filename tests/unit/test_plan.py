@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 import random
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from local_node import OWNER, LocalConnection, cluster_of, fleet_of, local
+from local_node import OWNER, cluster_of, fleet_of, local
 
 from runbook import errors, plan, show
 from runbook.certs.secret import Secret
 from runbook.fleet import Fleet
 from runbook.plan import Plan
 from runbook.plans import apply
-from runbook.resources import Change, Directory, File, Found, Payload
+from runbook.resources import Change, Directory, File, Payload
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from runbook.plans.rollout import Stop
-    from runbook.ssh import Completed
 
 CLUSTER = cluster_of()
 NO_NODES = Fleet(CLUSTER, {})
@@ -115,64 +114,6 @@ def test_a_refusal_that_comes_later_changes_the_id() -> None:
     """A change that must not be made any more is another plan than the one that was approved."""
     change = Change("/data/", "change", "mode", digest="0700")
     assert plan_of(change).id != plan_of(replace(change, refusal="others use it")).id
-
-
-# ---- reading
-
-
-class Says:
-    """A resource whose probe is this script; it wants `type=right`."""
-
-    def __init__(self, script: str) -> None:
-        self.script = script
-        self.label = "says"
-
-    def probe(self) -> str:
-        return self.script
-
-    def compare(self, found: Found) -> Change | None:
-        return None if found.get("type") == "right" else Change("says", "change", str(found))
-
-
-def test_answers_come_in_the_order_of_the_resources(fleet: Fleet) -> None:
-    """Each resource gets what its own probe printed, whether that ends with a newline or is nothing."""
-    wanted = {"node1": [Says("echo a=1"), Says(""), Says("printf b=2"), Says("echo 'c=3=4'; echo noise")]}
-    assert plan.read(fleet, wanted, what="read") == {"node1": [{"a": "1"}, {}, {"b": "2"}, {"c": "3=4"}]}
-    assert scripts(fleet, "") == 1
-
-
-@settings(max_examples=15)
-@given(noise=st.text(st.sampled_from("@0123456789abcdef\n= "), max_size=80))
-def test_output_of_one_probe_is_no_answer_of_another(noise: str, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Whatever a probe prints, section marks of other runs included, its neighbours' answers stay theirs."""
-    fleet = fleet_of(cluster_of(nodes=[{"name": "node1", "host": "198.18.0.11"}]), tmp_path_factory.mktemp("forged"))
-    forged = Says("cat <<'END'\n" + noise + "\n@0123456789abcdef\ntype=right\nEND")
-    found = plan.read(fleet, {"node1": [Says("echo a=1"), forged, Says("echo b=2")]}, what="read")["node1"]
-    assert (found[0], found[2], found[1]["type"]) == ({"a": "1"}, {"b": "2"}, "right")
-
-
-def test_answers_that_do_not_fit_are_an_error(tmp_path: Path) -> None:
-    """Where a node repeats our marks the answers can't be told apart: an error, never a guess."""
-
-    class Echo(LocalConnection):
-        """Stands in for a node that prints everything twice."""
-
-        def run(self, *args: Any, **options: Any) -> Completed:  # noqa: ANN401
-            done = super().run(*args, **options)
-            return replace(done, stdout=done.stdout * 2)
-
-    fleet = Fleet(CLUSTER, {"node1": Echo(CLUSTER.nodes[0], tmp_path)})
-    with pytest.raises(errors.CommandFailed, match="node1: read: 3 answers, expected 1"):
-        plan.read(fleet, {"node1": [Says("echo a=1")]}, what="read")
-
-
-def test_all_nodes_that_cannot_be_read_are_named(fleet: Fleet) -> None:
-    """The error of one node doesn't hide another's."""
-    with pytest.raises(errors.CommandFailed) as caught:
-        plan.read(fleet, {"node1": [Says("exit 3")], "node2": [Says("true")], "node3": [Says("exit 4")]}, what="read")
-    assert "node1: read: ended with status 3" in str(caught.value)
-    assert "node3: read: ended with status 4" in str(caught.value)
-    assert "node2" not in str(caught.value)
 
 
 # ---- applying

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from local_node import NODES, cluster_of, fleet_of, local
 
-from runbook import errors, preflight, show
+from runbook import errors, preflight, preflight_script, show
 from runbook.fleet import Fleet
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def test_facts_are_read() -> None:
 
 def test_the_script_is_valid_sh() -> None:
     """What is sent to a node parses, with any folder."""
-    script = preflight.probe(cluster_of(etcd={"data_dir": "/data/a=b,c@d/e"}))
+    script = preflight_script.probe(cluster_of(etcd={"data_dir": "/data/a=b,c@d/e"}))
     assert subprocess.run(["sh", "-n"], input=script, text=True, check=False).returncode == 0
 
 

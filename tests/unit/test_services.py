@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from local_node import cluster_of, fleet_of, local
 
 from runbook import errors, services
-from runbook.plans import starting
+from runbook.plans import reading, starting
 from runbook.plans.apply import Result
 from runbook.plans.rollout import Stop
 from runbook.resources import Change
@@ -38,7 +38,7 @@ def captured(name: str, **changed: str) -> dict[str, str]:
 
 def ctime(path: str) -> str:
     """The key under which the probe tells when this file of etcd's changed."""
-    return f"ctime{ETCD.inputs.index(path)}"
+    return f"{ETCD.inputs.index(path)}_ctime"
 
 
 # ---- what a state calls for
@@ -60,7 +60,7 @@ def test_a_file_that_is_newer_calls_for_a_restart(path: str) -> None:
 def test_the_start_is_known_to_a_tick() -> None:
     """A file of the moment before the start is no change; one of a moment after is."""
     found = captured("running")
-    started = float(found["now"]) - float(found["uptime"]) + int(found["start_ticks"]) / int(found["ticks"])
+    started = float(found["now"]) - float(found["uptime"]) + int(found["start_ticks"]) / 100
     for later_s, restarts in ((-0.1, False), (0.0, False), (0.2, True)):
         change = ETCD.compare({**found, ctime("/opt/k8s/bin/etcd"): f"{started + later_s:.9f}"})
         assert (change is not None) == restarts
@@ -75,11 +75,11 @@ def test_any_path_can_be_looked_at(tmp_path: Path) -> None:
     """What the probe prints of a file by real sh is what is compared, in a path with = and a quote too."""
     path = tmp_path / "a=b'c"
     path.touch()
-    connection = local(fleet_of(cluster_of(), tmp_path))["node1"]
     service = Service("etcd.service", ("/nowhere", str(path)))
-    script = "\n".join(line for line in service.probe().splitlines() if line.startswith("echo"))
-    times = dict(line.split("=", 1) for line in connection.run(script, what="probe").check().text.splitlines())
-    assert float(times["ctime1"]) == pytest.approx(path.stat().st_ctime)
+    (found,) = reading.read(fleet_of(cluster_of(), tmp_path), {"node1": [service]}, what="probe")["node1"]
+    times = {key: value for key, value in found.items() if key.endswith("_ctime")}
+    assert float(times["1_ctime"]) == pytest.approx(path.stat().st_ctime)
+    assert found["0_type"] == "none"
     change = service.compare(captured("running", **times, now="3"))
     assert change is not None
     assert change.why == f"changed since it started: {path}"

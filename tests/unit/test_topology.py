@@ -18,9 +18,9 @@ HERE = Path(__file__).parent
 #: In the captured leases.
 SUBNETS = {"node1": "172.30.184.0/21", "node2": "172.30.96.0/21", "node3": "172.30.144.0/21"}
 IP = """case "$*" in
-  "-o -4 addr show") echo "2: eth0 inet HOST/26 scope global eth0";;
+  "-o -4 addr show") echo "2: eth0 inet HOST/26 scope global eth0"
+    echo "3: flannel.1    inet VTEP/32 scope global flannel.1";;
   "-o -d link show dev flannel.1") echo "3: flannel.1: <UP> mtu 1450 link/ether 56:fa:9c:11:21:31 brd";;
-  "-o -4 addr show dev flannel.1") echo "3: flannel.1 inet VTEP/32 scope global flannel.1";;
 esac"""
 ETCDCTL = f"""#!/bin/sh
 case "$*" in
