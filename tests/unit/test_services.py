@@ -80,7 +80,8 @@ def test_any_path_can_be_looked_at(tmp_path: Path) -> None:
     times = {key: value for key, value in found.items() if key.endswith("_ctime")}
     assert float(times["1_ctime"]) == pytest.approx(path.stat().st_ctime)
     assert found["0_type"] == "none"
-    change = service.compare(captured("running", **times, now="3"))
+    captured_times = dict.fromkeys((key for key in captured("running") if key.endswith("_ctime")), "")
+    change = service.compare({**captured("running", now="3"), **captured_times, **times})
     assert change is not None
     assert change.why == f"changed since it started: {path}"
 
