@@ -14,6 +14,7 @@ from runbook.diagnosis import (
     etcd_causes,
     flannel_causes,
     overlay_causes,
+    rights_causes,
     symptom_script,
     symptoms,
     unit_causes,
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
 
 COLUMNS = ("node", "cause", "ok", "why", "remedy", "section")
 _RULES = (
-    *etcd_causes.RULES, *cert_causes.RULES, *unit_causes.RULES, *flannel_causes.RULES, *overlay_causes.RULES,
+    *etcd_causes.RULES, *rights_causes.RULES, *cert_causes.RULES, *unit_causes.RULES, *flannel_causes.RULES,
+    *overlay_causes.RULES,
 )  # fmt: skip
 _LOOK_S = 9.0
 

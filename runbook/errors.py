@@ -42,6 +42,8 @@ SYMPTOMS = (
     ("not issued by our CA", "certificates-of-another-ca"),
     ("belongs to other nodes", "cluster-name-taken"),
     ("certificate is valid for", "certificate-names"),
+    ("etcdserver: permission denied", "etcd-refuses-a-certificate"),
+    ("somebody else turned it on", "etcd-refuses-a-certificate"),
     ("flannel config not found in etcd store", "flannel-finds-no-config"),
     ("Couldn't fetch network config", "flannel-finds-no-config"),
     ("out of subnets", "no-subnet-left"),

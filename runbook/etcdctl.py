@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
@@ -21,13 +22,16 @@ def endpoints(cluster: Cluster) -> list[str]:
     return [f"https://{node.host}:2379" for node in cluster.etcd_nodes]
 
 
-def command(cluster: Cluster, *arguments: str, api: int = 3, to: list[str] | None = None) -> str:
+def command(
+    cluster: Cluster, *arguments: str, api: int = 3, to: list[str] | None = None, as_flannel: bool = False
+) -> str:
     """Give the sh of one etcdctl call: v3 by default, v2 where flannel below 0.18 keeps its data there.
 
-    The names of the options differ between the two (etcdctl's README, "Global options").
+    It comes with the member's own certificate, or with the node's one for flannel (`as_flannel`). The names of the
+    options differ between the two APIs (etcdctl's README, "Global options").
     """
-    certs = cluster.etcd.cert_dir
-    files = [f"{certs}/ca.pem", f"{certs}/etcd.pem", f"{certs}/etcd-key.pem"]
+    certs, name = (cluster.flannel.cert_dir, "flanneld") if as_flannel else (cluster.etcd.cert_dir, "etcd")
+    files = [f"{certs}/ca.pem", f"{certs}/{name}.pem", f"{certs}/{name}-key.pem"]
     names = ["--cacert", "--cert", "--key"] if api == 3 else ["--ca-file", "--cert-file", "--key-file"]  # noqa: PLR2004
     options = [f"--endpoints={','.join(to or endpoints(cluster))}"]
     options += [f"{name}={path}" for name, path in zip(names, files, strict=True)]
@@ -35,6 +39,12 @@ def command(cluster: Cluster, *arguments: str, api: int = 3, to: list[str] | Non
     environment = {"ETCDCTL_API": "2"} if api == 2 else versions.etcdctl_api_variable(cluster.etcd.version)  # noqa: PLR2004
     words = [f"{name}={value}" for name, value in environment.items()]
     return " ".join([*words, *map(quote, [f"{cluster.bin_dir}/etcdctl", *options, *arguments])])
+
+
+def refused(text: str) -> bool:
+    """Whether etcd's auth refused what was asked: who asks is none of its users, or has no right to it."""
+    found = r"(?:etcdserver|auth): (?:permission denied|user name not found|user name is empty|user not found)"
+    return re.search(found, text) is not None
 
 
 def as_json(text: str) -> Any:  # noqa: ANN401 - JSON

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from runbook import etcdctl, node_certs, pki, plan, services, show
 from runbook import units as unit_files_of
 from runbook.flannel_config import EtcdKey, same
+from runbook.flannel_proof import rights
+from runbook.flannel_rights import MemberName, Rights
 from runbook.flannel_state import leases, subnets
-from runbook.resources import Directory, File, Resource
+from runbook.plans import reading
+from runbook.resources import Change, Directory, File, Resource
 from runbook.topology import topology
 
 if TYPE_CHECKING:
@@ -17,7 +21,8 @@ if TYPE_CHECKING:
     from runbook.params import Cluster, Node
 
 __all__ = [
-    "cert_files", "certs", "config", "config_there", "leases", "start", "states", "subnets", "topology",
+    "cert_files", "certs", "config", "config_there", "leases", "rights", "start", "states", "subnets",
+    "topology",
     "unit_files", "units",
 ]  # fmt: skip
 
@@ -68,17 +73,37 @@ def config(fleet: Fleet) -> plan.Plan:
     It is one key, `PREFIX/config`, written only if it is still as the plan saw it. A different one that is there is
     shown as a diff; a change under which a live lease would fall out is refused. flanneld reads it only when it starts.
 
+    With `flannel.rbac` also etcd's users and roles, and its auth, by which flannel's certificate may read below its
+    prefix and write its leases, and nothing else; without it auth is turned off where this runbook turned it on.
+
     Returns:
-        The plan: one row, or none. Nothing is changed by making it.
+        The plan: one row for the key, a user, a role or auth that is not right. Nothing is changed by making it.
 
     Raises:
         NodeError: the etcd node through which it is written can't be reached.
 
-    Next: `await plan.apply()`, then look at `flannel.config_there(fleet)`.
+    Next: `await plan.apply()`, then look at `flannel.config_there(fleet)` and `flannel.rights(fleet)`.
     """
-    node = fleet.cluster.etcd_nodes[0]
-    alone = "it alone writes the config, for all nodes: Not now leaves it as it is"
-    return plan.of_resources("flannel config", fleet, {node.name: [EtcdKey(fleet.cluster)]}, whole=alone)
+    cluster = fleet.cluster
+    node = cluster.etcd_nodes[0].name
+    key, access = EtcdKey(cluster), Rights(cluster)
+    names = {one.name: MemberName(cluster, one) for one in cluster.etcd_nodes if access.wanted}
+
+    def make() -> tuple[list[Change], list[str], int]:
+        resources: dict[str, list[Resource]] = {name: [one] for name, one in names.items()}
+        resources[node] = [key, access, *resources.get(node, [])]
+        found = reading.read(fleet, resources, what="read for flannel config")
+        config, users, *_ = found[node]
+        changed = key.compare(config)
+        silent = changed is not None and changed.refusal
+        changes, notes, right = ([], [], 0) if silent else access.changes(users, key.own_keys(config))
+        changes = [replace(one, node=node) for one in (changed, *changes) if one]
+        named = [(name, one.compare(found[name][-1])) for name, one in names.items()]
+        changes += [replace(change, node=name) for name, change in named if change]
+        return changes, notes, right + (changed is None) + sum(change is None for _, change in named)
+
+    alone = "it alone writes to etcd, for all nodes: Not now leaves it as it is"
+    return plan.Plan("flannel config", fleet, make, whole=alone)
 
 
 def config_there(fleet: Fleet) -> show.Table:

@@ -8,11 +8,15 @@ from dataclasses import dataclass
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from runbook import etcdctl, versions
+from runbook import etcd_access, etcdctl, versions
 from runbook.resources import Change, Found, Look, content, unified_diff
 
 if TYPE_CHECKING:
     from runbook.params import Cluster
+
+
+#: A login that nobody has: refused where etcd's auth is on, and not looked at where it is off.
+_NOBODY = "--user=is-auth-on:asked-by-runbook"
 
 
 @dataclass(frozen=True)
@@ -46,21 +50,39 @@ class EtcdKey:
             names = etcdctl.command(self.cluster, "ls", folder, api=2)
         else:
             names = etcdctl.command(self.cluster, "get", f"{folder}/", "--prefix", "--keys-only")
-        return f"""{self.probe_value()}
+        return f"""{self.probe_value(ask_auth=True)}
 echo "leases=$({names} 2>/dev/null | base64 -w0)"
 """
 
-    def probe_value(self) -> str:
-        """Read the key; `status` is etcdctl's exit status."""
+    def probe_value(self, *, ask_auth: bool = False) -> str:
+        """Read the key; `status` is etcdctl's exit status.
+
+        Args:
+            ask_auth: Find out beside it whether etcd's auth is on where it should not be: the variable `auth` is then
+                `on`. The question costs no other command: etcd reads past a login while auth is off.
+        """
         if self.api == 2:  # noqa: PLR2004 - as above
             get = etcdctl.command(self.cluster, "-o", "json", "get", self.label, api=2)
         else:
             get = etcdctl.command(self.cluster, "get", self.label, "-w", "json")
+        first, again = get, ""
+        if ask_auth and self._may_have_been_limited:
+            first = etcdctl.command(self.cluster, _NOBODY, "get", self.label, "-w", "json")
+            known = "grep -q 'authentication failed' \"$err\" && auth=on"
+            again = f'[ "$status" = 0 ] || {{ {known}; out=$({get} 2>"$err"); status=$?; }}'
         return f"""
 err=$(mktemp) || exit 1
-out=$({get} 2>"$err"); echo "status=$?"
+out=$({first} 2>"$err"); status=$?
+{again}
+echo "status=$status"
 echo "config=$(printf %s "$out" | base64 -w0)"; echo "error=$(base64 -w0 <"$err")"; rm -f "$err"
 """
+
+    @property
+    def _may_have_been_limited(self) -> bool:
+        """Whether flannel.rbac, which is off, may have been on."""
+        flannel, etcd = self.cluster.flannel, self.cluster.etcd
+        return not flannel.rbac and not versions.rbac_fault(etcd.version, flannel.version)
 
     def there(self, found: Found) -> tuple[str | None, str]:
         """The value that is there, None for none, and why it could not be read, '' when it could."""
@@ -81,6 +103,8 @@ echo "config=$(printf %s "$out" | base64 -w0)"; echo "error=$(base64 -w0 <"$err"
         wanted = json.dumps(self.wanted(), sort_keys=True)
         if error:
             why = f"etcd does not answer yet (phases 04 and 05 come first): {error}"
+            if etcdctl.refused(error):
+                why = f"{etcd_access.kept_out(error)}; {etcd_access.let_in(self.cluster)}"
             diff = unified_diff(self.label, b"", _pretty(wanted))
             return Change(self.label, "create", why, "unknown", wanted, diff, wanted, refusal=why)
         if value is not None and same(value, wanted):
@@ -94,6 +118,10 @@ echo "config=$(printf %s "$out" | base64 -w0)"; echo "error=$(base64 -w0 <"$err"
             self.label, action, refusal or why, value or "", wanted, diff, digest, after=self._put(value, wanted),
             refusal=refusal,
         )  # fmt: skip
+
+    def own_keys(self, found: Found) -> int:
+        """How many of etcd's keys are flannel's: the config and the leases."""
+        return len((content(found, "leases") or b"").split()) + (self.there(found)[0] is not None)
 
     def _shrinks(self, found: Found) -> str:
         network = ipaddress.IPv4Network(str(self.wanted()["Network"]))

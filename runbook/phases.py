@@ -76,7 +76,9 @@ PHASES = (
     Phase(4, "etcd_start", "etcd start", _tables("etcd:states"), _of("etcd:start")),
     Phase(5, "etcd_verify", "etcd verify", _tables("etcd:endpoints", "etcd:members", "etcd:alarms")),
     Phase(6, "flannel_certs", "flannel certificates", _tables("flannel:cert_files"), _of("flannel:certs")),
-    Phase(7, "flannel_config", "flannel config", _tables("flannel:config_there"), _of("flannel:config")),
+    Phase(
+        7, "flannel_config", "flannel config", _tables("flannel:config_there", "flannel:rights"), _of("flannel:config")
+    ),
     Phase(8, "flannel_units", "flannel units", _tables("flannel:unit_files"), _of("flannel:units")),
     Phase(9, "flannel_start", "flannel start", _tables("flannel:states"), _of("flannel:start")),
     Phase(10, "flannel_verify", "flannel verify", _flannel),

@@ -63,7 +63,7 @@ class Change:
 
     Attributes:
         resource: What it is about: a path, a unit, a key of etcd.
-        action: create, change, renew, start, restart, enable.
+        action: create, change, renew, start, restart, enable, disable.
         why: The reason, for the operator.
         current: What is there, shortly; "" where there is nothing.
         desired: What will be there, shortly.

@@ -42,6 +42,7 @@ CHIPS = {
     "restart": ("↻", "#0a3069", "#ddf4ff"),
     "reload": ("↻", "#0a3069", "#ddf4ff"),
     "enable": ("~", "#6b4e00", "#fff8c5"),
+    "disable": ("~", "#6b4e00", "#fff8c5"),
     "none": ("=", "#424a53", "#eaeef2"),
     "done": ("✓", "#116329", "#dafbe1"),
     "ok": ("✓", "#116329", "#dafbe1"),

@@ -41,7 +41,7 @@ _ETCD_SOME: Final[dict[str, tuple[str, ...]]] = {
     **dict.fromkeys(("ca-file", "peer-ca-file"), ("3.3",)),
     **dict.fromkeys(("debug", "log-output", "log-package-levels"), ("3.3", "3.4")),
     **dict.fromkeys(("logger", "log-level", "log-outputs", "pre-vote"), ("3.4", "3.5", "3.6", "3.7")),
-    "peer-cert-allowed-hostname": ("3.4", "3.5", "3.6", "3.7"),
+    **dict.fromkeys(("peer-cert-allowed-hostname", "enable-grpc-gateway"), ("3.4", "3.5", "3.6", "3.7")),
     **dict.fromkeys(("enable-v2", "experimental-enable-v2v3", "proxy"), ("3.3", "3.4", "3.5")),
     **dict.fromkeys(("discovery", "discovery-proxy"), ("3.3", "3.4", "3.5", "3.6")),
     **dict.fromkeys(("tls-min-version", "tls-max-version"), ("3.4.25", "3.5.8", "3.6", "3.7")),
@@ -207,6 +207,26 @@ def backend_fault(key: str, version: str | Version) -> str:
 def needs_br_netfilter(version: str | Version) -> bool:
     """Whether this flanneld refuses to start without the kernel module br_netfilter."""
     return parse(version) >= (0, 26, 0)
+
+
+def has_auth_status(version: str | Version) -> bool:
+    """Whether etcd tells if its auth is on (`etcdctl auth status`, since 3.5)."""
+    return parse(version) >= (3, 5, 0)
+
+
+def rbac_fault(etcd: str | Version, flannel: str | Version) -> str:
+    """Say why etcd can't hold this flannel to its prefix by users and roles; empty when it can."""
+    if flannel_api(flannel) == 2:  # noqa: PLR2004 - etcd's API versions
+        return (
+            f"flannel {parse(flannel)} speaks etcd's v2 API, which knows no users by certificate: only the keys of v3"
+            " can be limited; take flannel 0.18.0 or newer (0.26.7 is tried), or leave rbac out"
+        )
+    if not has_auth_status(etcd):
+        return (
+            f"etcd {parse(etcd)} can't tell whether its auth is on (`auth status` came with 3.5): take 3.5 or newer"
+            " (3.6.16 is tried), or leave rbac out"
+        )
+    return ""
 
 
 def pair_fault(etcd: str | Version, flannel: str | Version) -> str:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from cryptography import x509
+from cryptography.x509.oid import NameOID
 
 from runbook.certs.certificates import (
     UNREADABLE,
@@ -188,6 +189,15 @@ def _chain_fault(facts: _Facts, ca_pem: bytes | None, now: datetime) -> str:
     if not issued_by(facts.certificate, ca.certificate):
         return "not issued by this CA"
     return _validity(facts, now) or (fault and f"CA {fault}" if (fault := _validity(ca, now)) else "")
+
+
+def common_name(pem: bytes) -> str:
+    """The common name in a certificate, etcd's name for its user; '' where there is none, or no certificate."""
+    try:
+        found = load_certificate(pem).subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    except (PkiError, *UNREADABLE):
+        return ""
+    return _one_line(str(found[-1].value)) if found else ""
 
 
 def describe(

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 #: Which node a cause is of that is no single node's.
 CLUSTER = "(cluster)"
 HERE = "(here)"
-#: What a cause is about: a node as a machine, its etcd, its flanneld, its part of the overlay, etcd as a whole.
-NODE, ETCD, FLANNELD, OVERLAY, STORE = "node", "etcd", "flanneld", "overlay", "store"
+#: What a cause is about: a node as a machine, its etcd, its flanneld, its part of the overlay, etcd as a whole, and
+#: who has more rights in it than the params allow.
+NODE, ETCD, FLANNELD, OVERLAY, STORE, RIGHTS = "node", "etcd", "flanneld", "overlay", "store", "rights"
 #: A cause is what made it; a state is only seen; a consequence is told only where nothing explains it.
 ROOT, STATE, CONSEQUENCE = 0, 1, 2
 
@@ -39,7 +40,7 @@ class Cause:
         why: What was found and what was expected.
         remedy: What to do.
         section: The section of docs/troubleshooting.md.
-        about: node, etcd, flanneld, overlay or store.
+        about: node, etcd, flanneld, overlay, store or rights.
         rank: ROOT, STATE or CONSEQUENCE.
         unless: The (about, node) pairs that explain it: it is not told beside a cause of a lower rank about one.
     """

@@ -118,6 +118,9 @@ LINES = (
     Line("flanneld", r"flannel config not found in etcd store|etcdserver: key not found",
          "etcd's v3 store has no network config where it looks", "the key {prefix}/config, by API 3", "run phase 07",
          "flannel-finds-no-config"),
+    Line("flanneld", r"etcdserver: permission denied", "etcd refuses flannel's certificate",
+         "auth off, or the user flanneld with the role flannel", "run phase 07: it sets users and roles as the params"
+         " have them, or says who turned auth on", "etcd-refuses-a-certificate"),
     Line("flanneld", r"response is invalid json", "etcd does not speak API 2, which this flannel needs",
          "etcd 3.5 or older with --enable-v2, or flannel 0.18 or newer", "run phases 03 and 04, then 09",
          "flannel-finds-no-config"),

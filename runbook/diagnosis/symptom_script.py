@@ -5,7 +5,7 @@ from __future__ import annotations
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from runbook import etcdctl, flannel_state, preflight_script, versions
+from runbook import etcd_access, etcdctl, flannel_state, preflight_script, versions
 
 if TYPE_CHECKING:
     from runbook.params import Cluster, Node
@@ -104,6 +104,14 @@ def _of_etcd(cluster: Cluster, node: Node) -> dict[str, str]:
         "cluster_id": "journalctl -q --no-pager -o cat -n 5000 -u etcd.service"
         ' | sed -nE \'s/.*"cluster-id":"([0-9a-f]+)".*/\\1/p; s/.* in cluster ([0-9a-f]+).*/\\1/p\' | tail -n 1',
     }
+    if versions.has_auth_status(cluster.etcd.version):
+        status = ask("auth", "status", *json_words, to=own)
+        of_flannel = [
+            ask("user", "get", etcd_access.USER, *json_words, to=own),
+            ask("role", "get", etcd_access.ROLE, *json_words, to=own),
+        ]
+        on = "; ".join(f"echo @; {one}" for one in of_flannel)
+        made["auth"] = f's=$({status} 2>&1); echo "$s"; case $s in *\'"enabled":true\'*) {on};; esac'
     if versions.etcd_has_v2(cluster.etcd.version):
         made |= _of_v2(cluster, own)
     return made

@@ -22,7 +22,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from runbook import versions
-from runbook.settings import params_rules
+from runbook.settings import params_rules, rbac_rules
 from runbook.settings.params_rules import Rule, shown
 
 Role = Literal["etcd", "flannel"]
@@ -199,6 +199,7 @@ class Flannel(Settings):
     subnet_len: Annotated[Whole, Field(ge=1, le=30)] = 21
     backend: Annotated[dict[str, Any], BeforeValidator(_backend), AfterValidator(_FrozenDict)] = {"Type": "vxlan"}
     iface: Annotated[str, AfterValidator(params_rules.iface)] = "auto"
+    rbac: StrictBool = False
     cert_dir: OwnPath = "/etc/flanneld/cert"
     unit_dir: NodePath = "/etc/systemd/system"
 
@@ -258,7 +259,8 @@ def cross(values: Mapping[str, Any]) -> Iterator[Rule]:
     for name, model in (("pki", Pki), ("etcd", Etcd), ("flannel", Flannel)):
         own = values.get(name, {})
         filled[name] = {**model().model_dump(), **own} if isinstance(own, Mapping) else None
-    return params_rules.cross_faults(filled)
+    yield from params_rules.cross_faults(filled)
+    yield from rbac_rules.faults(filled)
 
 
 # The sections of a params file and their keys, for what is said of an unknown one.

@@ -51,7 +51,7 @@ def capture(fleet: Fleet, folder: Path, expected: tuple[tuple[str, str], ...]) -
     cluster = {
         "nodes": [{"name": node.name, "host": node.host} for node in fleet.cluster.nodes],
         "etcd": {"version": fleet.cluster.etcd.version},
-        "flannel": {"version": fleet.cluster.flannel.version},
+        "flannel": {"version": fleet.cluster.flannel.version, "rbac": fleet.cluster.flannel.rbac},
     }
     test = os.environ["PYTEST_CURRENT_TEST"].split("::")[-1].split(" ")[0]
     kept = {"now": time.time(), "cluster": cluster, "nodes": nodes, "causes": sorted(expected)}
@@ -145,9 +145,12 @@ def anew(practice: Practice) -> None:
 
 
 def certificate(
-    folder: Path, node: str, sans: tuple[str, ...], *, days: tuple[int, int] = (-1, 30), common_name: str = ""
+    folder: Path, node: str, sans: tuple[str, ...], *, days: tuple[int, int] = (-1, 30), common_name: str | None = ""
 ) -> tuple[bytes, bytes]:
-    """A certificate and its key, by the CA in a folder, valid from `days[0]` to `days[1]` from now."""
+    """A certificate and its key, by the CA in a folder, valid from `days[0]` to `days[1]` from now.
+
+    Its common name is the node's, unless another one is given; with None it has none.
+    """
     ca = x509.load_pem_x509_certificate((folder / "ca.pem").read_bytes())
     signer = serialization.load_pem_private_key((folder / "ca-key.pem").read_bytes(), None)
     assert isinstance(signer, ec.EllipticCurvePrivateKey)
@@ -155,9 +158,10 @@ def certificate(
     names: list[x509.GeneralName] = [
         x509.IPAddress(ipaddress.ip_address(one)) if one[0].isdecimal() else x509.DNSName(one) for one in sans
     ]
+    named = (NameOID.ORGANIZATION_NAME, node) if common_name is None else (NameOID.COMMON_NAME, common_name or node)
     made = (
         x509.CertificateBuilder()
-        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name or node)]))
+        .subject_name(x509.Name([x509.NameAttribute(*named)]))
         .issuer_name(ca.subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())

@@ -44,6 +44,7 @@ tables: list[Table] = [
     flannel.unit_files(fleet),
     flannel.states(fleet),
     flannel.config_there(fleet),
+    flannel.rights(fleet),
     flannel.leases(fleet),
     flannel.subnets(fleet),
     flannel.subnets(fleet, within_s=5.0),

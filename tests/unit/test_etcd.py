@@ -69,6 +69,14 @@ def test_flags_that_depend_on_versions() -> None:
     }
 
 
+def test_the_gateway_is_off_where_flannel_is_held_to_its_prefix() -> None:
+    """It comes with the member's own certificate, whose user may do all; without the option nothing changes."""
+    with_it, without = cluster_of(flannel={"rbac": True}), cluster_of()
+    flags = [etcd.flags(cluster, cluster.nodes[0]) for cluster in (with_it, without)]
+    assert dict(flags[0].items() - flags[1].items()) == {"enable-grpc-gateway": "false"}
+    assert set(flags[1]) < set(flags[0])
+
+
 def test_each_member_has_its_own_addresses() -> None:
     """Name and addresses are the node's, the cluster is the same for all, and every address is TLS."""
     cluster = cluster_of(nodes=[*NODES, {"name": "node4", "host": "198.18.0.14", "roles": ["flannel"]}])

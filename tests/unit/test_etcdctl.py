@@ -41,6 +41,31 @@ def test_a_v2_command() -> None:
     ]  # fmt: skip
 
 
+def test_a_command_with_flannels_certificate() -> None:
+    """The same call with the node's other certificate, and that one's CA file."""
+    files = ["--cacert=/etc/flanneld/cert/ca.pem", "--cert=/etc/flanneld/cert/flanneld.pem"]
+    files.append("--key=/etc/flanneld/cert/flanneld-key.pem")
+    assert shlex.split(etcdctl.command(cluster_of(), "get", "/k", as_flannel=True))[2:5] == files
+
+
+@pytest.mark.parametrize(
+    ("text", "refused"),
+    [
+        ("Error: etcdserver: permission denied", True),
+        ("Error: etcdserver: user name not found", True),
+        ("Error: etcdserver: user name is empty", True),
+        ("Failed to defragment (rpc error: code = Unknown desc = auth: user not found)", True),
+        ("open /etc/etcd/cert/etcd-key.pem: permission denied", False),
+        ("Error: etcdserver: role name not found", False),
+        ("context deadline exceeded", False),
+        ("", False),
+    ],
+)
+def test_a_refusal_by_auth_is_told_from_other_faults(text: str, *, refused: bool) -> None:
+    """As etcd 3.5.21 and 3.6.16 say it; a file that can't be read is none."""
+    assert etcdctl.refused(text) is refused
+
+
 @settings(max_examples=50)
 @given(
     words=st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20), max_size=4),

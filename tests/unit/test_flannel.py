@@ -7,14 +7,22 @@ import json
 import re
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from certificate_cases import our_member
+from etcd_users import answers, limited
 from hypothesis import given
 from hypothesis import strategies as st
-from local_node import NODES, cluster_of, fleet_of
+from local_node import NODES, cluster_of, fleet_of, local
 
 from runbook import flannel, versions
 from runbook.flannel_config import EtcdKey
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from runbook.fleet import Fleet
 
 HERE = Path(__file__).parent / "test_flannel"
 NEW, OLD = cluster_of(), cluster_of(etcd={"version": "3.5.21"}, flannel={"version": "0.17.0"})
@@ -176,6 +184,106 @@ def test_the_plan_writes_by_etcdctl(tmp_path: Path) -> None:
     assert b"was changed by someone else meanwhile" in done.stderr
     table = flannel.config_there(fleet)
     assert (table["ok"][0], table["why"][0], table["remedy"][0]) == (False, "there is none", "run phase 07")
+
+
+# ---- users, role and auth
+
+USERS = """#!/bin/sh
+# Stands in for etcdctl with the answers of the files beside it; a login fails where auth is on.
+here=$(dirname "$0")
+echo "$*" >>"$here/asked"
+case "$*" in
+*" --user="*) [ ! -e "$here/login" ] || { echo 'Error: etcdserver: authentication failed' >&2; exit 1; };;
+esac
+case "$*" in
+*count-only*) key=keys;; *" auth status "*) key=auth;; *" user list "*) key=users;; *" role get "*) key=role;;
+*" user get "*) key=user.${*##* user get }; key=${key%% *};; *--keys-only) exit;; *" get "*) key=config;;
+esac
+cat "$here/said.$key"
+"""
+
+
+def of_users(folder: Path, model: Mapping[str, Any] | None, *, rbac: bool) -> Fleet:
+    """Stand-ins whose etcd has the config, and these users and roles; None is an etcd that is never asked for them."""
+    (folder / "etcdctl").write_text(USERS)
+    (folder / "etcdctl").chmod(0o755)
+    said = {**answers(model or {}), "config": json.dumps({"header": {}, "kvs": [{"value": encoded(WANTED)}]})}
+    for key, text in said.items():
+        if model is not None or key == "config":
+            (folder / f"said.{key}").write_text(text)
+    cluster = cluster_of(flannel={"rbac": rbac})
+    certs = folder / "cert"
+    certs.mkdir()
+    (certs / "etcd.pem").write_bytes(our_member().certificate)  # its name is etcd
+    nodes = (cluster.nodes[0].model_copy(update={"name": "etcd"}),)
+    etcd = cluster.etcd.model_copy(update={"cert_dir": str(certs)})
+    return fleet_of(cluster.model_copy(update={"bin_dir": str(folder), "etcd": etcd, "nodes": nodes}), folder)
+
+
+def asked(folder: Path) -> list[str]:
+    """The calls of etcdctl, without what all of them have."""
+    return [line.partition("--command-timeout=10s ")[2] for line in (folder / "asked").read_text().splitlines()]
+
+
+def test_without_rbac_no_call_is_made_for_it(tmp_path: Path) -> None:
+    """The config's own read tells whether auth is on: the same two calls as ever, in one round trip."""
+    fleet = of_users(tmp_path, None, rbac=False)
+    assert flannel.config(fleet).empty
+    assert asked(tmp_path) == [
+        "--user=is-auth-on:asked-by-runbook get /kubernetes/network/config -w json",
+        "get /kubernetes/network/subnets/ --prefix --keys-only",
+    ]
+    assert [len(one.scripts) for one in local(fleet).values()] == [1]
+
+
+def test_an_etcd_that_was_never_limited_is_not_asked_at_all() -> None:
+    """The v2 line, and an etcd before 3.5, can't have been: there the read has no login."""
+    assert "--user" not in EtcdKey(OLD).probe()
+    assert "--user" not in EtcdKey(cluster_of(etcd={"version": "3.4.23"})).probe()
+    assert "--user" not in EtcdKey(cluster_of(flannel={"rbac": True})).probe()
+    assert "--user" in EtcdKey(NEW).probe()
+    assert "--user" not in EtcdKey(NEW).probe_value()
+
+
+def test_auth_that_is_on_is_found_and_turned_off(tmp_path: Path) -> None:
+    """Where the login is refused, the config is read without one, and users and roles are looked at."""
+    model = limited()
+    model["users"] = {"root": ["root"], "etcd": ["root"], "flanneld": ["flannel"]}
+    fleet = of_users(tmp_path, model, rbac=False)
+    (tmp_path / "said.user.etcd").write_text(answers(limited())["user.root"])
+    (tmp_path / "login").touch()
+    plan = flannel.config(fleet)
+    assert [(c.node, c.resource, c.action, c.refusal) for c in plan.changes] == [("etcd", "etcd auth", "disable", "")]
+    assert plan.unchanged == 1
+
+
+def test_rbac_is_read_with_the_config_in_one_round_trip(tmp_path: Path) -> None:
+    """Users, role and auth are rows beside the config; the member's own certificate is looked at as well."""
+    fleet = of_users(tmp_path, {}, rbac=True)
+    (tmp_path / "said.user.etcd").write_text(answers({})["user.root"])
+    plan = flannel.config(fleet)
+    rows = [change.resource for change in plan.changes]
+    assert rows == ["etcd user root", "etcd user etcd", "etcd role flannel", "etcd user flanneld", "etcd auth"]
+    assert {change.node for change in plan.changes} == {"etcd"}
+    assert (plan.unchanged, plan.refusals, len(plan.notes)) == (2, [], 1)
+    assert [len(one.scripts) for one in local(fleet).values()] == [1]
+    (tmp_path / "cert" / "etcd.pem").write_bytes(b"")
+    plan.read_again()
+    assert ["run phase 02 first" in text for text in plan.refusals] == [True]
+
+
+def test_a_config_that_auth_keeps_from_us_says_so() -> None:
+    """It is not an etcd that does not answer yet: the row has the commands that let the members in."""
+    change = EtcdKey(NEW).compare(v3(None, error="Error: etcdserver: permission denied", status=1))
+    assert change is not None
+    assert "somebody else turned it on" in change.refusal
+    assert "phases 04 and 05" not in change.refusal
+
+
+def test_flannels_own_keys_are_counted() -> None:
+    """The config where there is one, and each lease."""
+    assert EtcdKey(NEW).own_keys(v3(WANTED, "172.30.8.0-21", "172.30.16.0-21")) == 3
+    assert EtcdKey(NEW).own_keys(v3(None)) == 0
 
 
 # ---- flags and units

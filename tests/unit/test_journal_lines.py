@@ -57,6 +57,8 @@ SEEN = [
      "a setting stands twice, as a flag and as a variable"),
     ("etcd", "open /etc/etcd/cert/etcd.pem: no such file or directory", "a file that it reads is not there"),
     ("etcd", "open /etc/etcd/cert/etcd-key.pem: permission denied", "it may not read a file of its own"),
+    ("flanneld", "E1123 08:02:08.869557 1590 main.go:464] Couldn't fetch network config: etcdserver: permission denied",
+     "etcd refuses flannel's certificate"),
     ("flanneld", "Couldn't fetch network config: 100: Key not found (/kubernetes) [3]",
      "etcd's v2 store has no network config where it looks"),
     ("flanneld", "flannel config not found in etcd store. Did you create your config using etcdv3 API?",

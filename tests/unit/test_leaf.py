@@ -30,6 +30,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from runbook import pki
 from runbook.certs.authority import new_authority
+from runbook.certs.leaf import common_name
 from runbook.certs.secret import Secret
 from runbook.errors import PkiError
 from runbook.pki import Authority, KeyPair, Profile, create_authority, describe, renewal_reason
@@ -223,3 +224,9 @@ class TestDescribe:
         pair = long.issue(CLIENT, subject=SUBJECT, valid_days=300)
         row = describe(pair.certificate, pair.key, make_ca(rsa_key, ends=NOW + 5 * DAY)[0], now=NOW + 9.5 * DAY)
         assert row["fault"] == "CA expired 4 days ago"
+
+
+def test_the_common_name_is_the_one_that_etcd_takes(member: KeyPair) -> None:
+    """The subject's CN; where there is none, or no certificate, it is empty and never an error."""
+    assert common_name(member.certificate) == "etcd"
+    assert [common_name(pem) for pem in (b"", b"x", member.certificate * 2)] == ["", "", ""]

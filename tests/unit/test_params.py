@@ -74,6 +74,7 @@ def test_only_name_and_nodes_are_needed() -> None:
             "subnet_len": 21,
             "backend": {"Type": "vxlan"},
             "iface": "auto",
+            "rbac": False,
             "cert_dir": "/etc/flanneld/cert",
             "unit_dir": "/etc/systemd/system",
         },

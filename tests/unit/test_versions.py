@@ -74,6 +74,7 @@ FLAGS = {  # flag: known to 3.3.10, 3.4.23, 3.4.25, 3.5.4, 3.5.21, 3.6.16, 3.7.3
     "logger": "-yyyyyy",
     "log-outputs": "-yyyyyy",
     "log-format": "-----yy",
+    "enable-grpc-gateway": "-yyyyyy",
     "enable-v2": "yyyyy--",
     "proxy": "yyyyy--",
     "discovery": "yyyyyy-",
@@ -134,6 +135,15 @@ def test_flannel_rules() -> None:
     assert "0.21.3" in versions.backend_fault("MTU", "0.21.2")
     assert versions.backend_fault("MTU", "0.21.3") == ""
     assert "0.12.0" in versions.backend_fault("Learning", "0.11.0")
+
+
+@given(known_etcd, known_flannel)
+def test_users_and_roles_need_the_v3_api_and_an_etcd_that_tells(etcd: Version, flannel: Version) -> None:
+    """`flannel.rbac` works with flannel 0.18 and etcd 3.5 on; else both versions that would do are named."""
+    fault = versions.rbac_fault(etcd, flannel)
+    assert (fault == "") is (versions.flannel_api(flannel) == 3 and etcd >= (3, 5, 0))
+    assert versions.has_auth_status(etcd) is (etcd >= (3, 5, 0))
+    assert fault == "" or "is tried" in fault
 
 
 @given(known_etcd, known_flannel)
