@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from runbook import errors, fleet, lock, lock_script, phases, record
 from runbook.journal import Journal
-from runbook.jupyter import formats
+from runbook.jupyter import forked, formats
 from runbook.pages import timeline
 from runbook.pages.rendering import Rendering
 from runbook.records import evidence, redact, saving, summary
@@ -184,7 +184,7 @@ def recording(
     It yields what renders a notebook to HTML beside the run.
     """
     summary.save(folder, told)
-    with Rendering(redactor) as pages:
+    with Rendering(redactor, forked.serve) as pages:
         try:
             with _environment(folder):
                 yield pages

@@ -102,7 +102,7 @@ def send(sock: socket.socket, message: dict[str, Any], fds: tuple[int, ...] = ()
 
 
 class Server:
-    """Answers `start` (fork a kernel) and `poll` (has it ended) until its starter is gone."""
+    """Answers `start` (fork a kernel, or run a module) and `poll` (has it ended) until its starter is gone."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
@@ -113,7 +113,7 @@ class Server:
         """Work until the end.
 
         Returns:
-            In a new kernel what it was asked to be; in the server itself None, when its starter is gone.
+            In a new process what it was asked to be; in the server itself None, when its starter is gone.
         """
         try:
             while True:
@@ -159,7 +159,7 @@ class Server:
         for fd in fds:
             os.close(fd)
         if pid > 0:
-            self._folders += [os.path.dirname(one) for one in message["argv"] if FOLDER in one]  # noqa: PTH120 - light
+            self._folders += [os.path.dirname(one) for one in message.get("argv", ()) if FOLDER in one]  # noqa: PTH120 - light
             select.select([read], [], [])
             self._alive[pid] = None
             send(self._sock, {"pid": pid})
@@ -168,11 +168,11 @@ class Server:
 
 
 def _become(message: dict[str, Any], fds: list[int]) -> None:
-    """Take the streams, folder, environment and arguments that the kernel was asked to have."""
+    """Take the streams, folder, environment and arguments that the process was asked to have."""
     nothing = os.open(os.devnull, os.O_RDWR)
-    os.dup2(nothing, 0)
-    for number, fd in enumerate(fds, start=1):
-        os.dup2(fd, number)
+    first = 0 if "module" in message else 1  # a kernel reads nothing; who serves a run is asked on standard input
+    for number in range(3):
+        os.dup2(fds[number - first] if number - first in range(len(fds)) else nothing, number)
     for fd in (nothing, *fds):
         if fd > _FDS:
             os.close(fd)
@@ -201,7 +201,7 @@ def _import_ahead() -> None:
 
 
 def main() -> None:
-    """Serve on the socket that standard input is; in a kernel: run it."""
+    """Serve on the socket that standard input is; in a new process: be what it was asked to be."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # Ctrl-C is the starter's: it ends us by closing the socket
     sock = socket.socket(fileno=os.dup(0))
@@ -212,6 +212,9 @@ def main() -> None:
     if asked is None:
         return
     del sock
+    if "module" in asked:
+        importlib.import_module(asked["module"]).main()
+        return
     arguments = [*asked["argv"], f"--IPKernelApp.parent_handle={os.getppid()}"]
     sys.argv = ["ipykernel_launcher", *arguments]
     from runbook.jupyter.forked_kernel import launch  # noqa: PLC0415 - imported long ago

@@ -134,7 +134,22 @@ class ForkServer:
         Raises:
             Unavailable: it can't be.
         """
-        answer = self._ask({"do": "start", "argv": list(argv), "env": dict(env), "cwd": cwd}, fds)
+        return self._start({"argv": list(argv), "env": dict(env), "cwd": cwd}, fds)
+
+    def serve(self, module: str, fds: tuple[int, int]) -> Kernel:
+        """Fork a process that runs a module's `main`.
+
+        Args:
+            module: Its name.
+            fds: The process's standard input and output.
+
+        Raises:
+            Unavailable: it can't be.
+        """
+        return self._start({"module": module, "env": dict(os.environ), "cwd": os.getcwd()}, fds)  # noqa: PTH109 - for JSON
+
+    def _start(self, message: dict[str, Any], fds: tuple[int, int]) -> Kernel:
+        answer = self._ask({"do": "start", **message}, fds)
         if "pid" not in answer:
             raise Unavailable(str(answer.get("error")))
         return Kernel(self, int(answer["pid"]))
@@ -182,6 +197,19 @@ def end() -> None:
         if isinstance(_server, ForkServer):
             _server.close()
         _server = None
+
+
+def serve(module: str, fds: tuple[int, int]) -> Kernel | None:
+    """Fork a process that runs a module's `main`; None where this process has no fork server that can do so.
+
+    Args:
+        module: Its name.
+        fds: The process's standard input and output.
+    """
+    with contextlib.suppress(Unavailable):
+        if isinstance(_server, ForkServer):
+            return _server.serve(module, fds)
+    return None
 
 
 def launch(command: Sequence[str], env: Mapping[str, str], cwd: str, fds: tuple[int, int]) -> Kernel:

@@ -1,7 +1,8 @@
 """`python -m runbook.pages.rendering`: makes a record's pages beside the run; reads on stdin what to render.
 
-It gives way to the run (nice), and ends when that does. What it did not come to, because it could not be started or
-was killed, is rendered by the run itself: the pages are the same.
+In a run it is a fork of the process that kernels are forked from: most of what it needs is imported there. It gives way
+to the run (nice), and ends when that does. What it did not come to, because it could not be started or was killed, is
+rendered by the run itself: the pages are the same.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from runbook.records import saving
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
     from typing import Self
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from runbook.journal import Step
     from runbook.records.redact import Redactor
 
+_MODULE = "runbook.pages.rendering"
 _NICE = 19
 _END_S = 120.0
 
@@ -82,31 +84,50 @@ def make(page: Page | Index, redactor: Redactor) -> None:
 
 
 class Rendering:
-    """Pages are made in a process beside while the block runs, and all are there at its end."""
+    """Pages are made in a process beside while the block runs, and all are there at its end.
 
-    def __init__(self, redactor: Redactor) -> None:
-        self._redactor = redactor
+    Args:
+        redactor: What takes secrets out of them.
+        fork: What forks a process that runs a module's `main` on two descriptors, or gives None (`forked.serve`).
+    """
+
+    def __init__(self, redactor: Redactor, fork: Callable[[str, tuple[int, int]], object] | None = None) -> None:
+        self._redactor, self._fork = redactor, fork
         self._asked: list[Page | Index] = []
         self._answered = 0
         self._process: subprocess.Popen[bytes] | None = None
+        self._pipes: tuple[IO[bytes], IO[bytes]] | None = None
+        self._started = False
 
     def __enter__(self) -> Self:
-        with contextlib.suppress(OSError):
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "runbook.pages.rendering"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C is the run's
-            )
-            self._send(self._redactor)
         return self
 
-    def _send(self, what: object) -> None:
-        if self._process and self._process.stdin:
+    def _start(self) -> None:
+        """Start the process: a fork of what a run's kernels are forked from, or one of its own."""
+        self._started = True
+        theirs_in, ours_in = os.pipe()
+        ours_out, theirs_out = os.pipe()
+        self._pipes = os.fdopen(ours_in, "wb"), os.fdopen(ours_out, "rb")
+        if not self._fork or not self._fork(_MODULE, (theirs_in, theirs_out)):
             with contextlib.suppress(OSError):
-                self._process.stdin.write(pickle.dumps(what))
-                self._process.stdin.flush()
+                self._process = subprocess.Popen(
+                    [sys.executable, "-P", "-m", _MODULE],
+                    stdin=theirs_in,
+                    stdout=theirs_out,
+                    stderr=subprocess.DEVNULL,
+                    start_new_session=True,  # Ctrl-C is the run's
+                )
+        os.close(theirs_in)
+        os.close(theirs_out)
+        self._send(self._redactor)
+
+    def _send(self, what: object) -> None:
+        if not self._started:
+            self._start()
+        if self._pipes:
+            with contextlib.suppress(OSError):
+                self._pipes[0].write(pickle.dumps(what))
+                self._pipes[0].flush()
 
     def page(self, notebook: Path) -> None:
         """Have a page made of a notebook as it is now; it is there later."""
@@ -132,10 +153,10 @@ class Rendering:
 
     def _answer(self) -> int | OSError | None:
         """How many secrets were in the next page, or why it can't be saved; None where the process is gone."""
-        if not self._process or not self._process.stdout:
+        if not self._pipes:
             return None
         try:
-            answer: int | OSError = pickle.load(self._process.stdout)  # noqa: S301 - of a process of ours
+            answer: int | OSError = pickle.load(self._pipes[1])  # noqa: S301 - of a process of ours
         except (EOFError, OSError, pickle.UnpicklingError):
             self._end()
             return None
@@ -152,12 +173,12 @@ class Rendering:
         self.wait()
 
     def _end(self) -> None:
+        for pipe in self._pipes or ():
+            with contextlib.suppress(OSError):
+                pipe.close()
+        self._pipes = None
         if self._process is None:
             return
-        for pipe in (self._process.stdin, self._process.stdout):
-            with contextlib.suppress(OSError):
-                if pipe:
-                    pipe.close()
         try:
             self._process.wait(_END_S)
         except subprocess.TimeoutExpired:

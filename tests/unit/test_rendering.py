@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import signal
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import nbformat
 import pytest
 from past_run import told
 
+from runbook.jupyter import forked
 from runbook.pages import rendering
 from runbook.records import redact
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 v4 = nbformat.v4
@@ -46,13 +50,21 @@ def assert_made(notebooks: list[Path], redactor: redact.Redactor) -> None:
     assert redactor.count == len(notebooks)
 
 
+@pytest.fixture
+def fork_server() -> Iterator[None]:
+    """This process has a fork server, as that of a run has."""
+    forked.begin()
+    yield
+    forked.end()
+
+
 def test_pages_are_made_beside(notebooks: list[Path]) -> None:
     """Each page is there after the wait, without secrets, and those are counted; the process is gone."""
     redactor = redact.Redactor([SECRET])
     with rendering.Rendering(redactor) as beside:
-        process = beside._process
         for one in notebooks:
             beside.page(one)
+        process = beside._process
         beside.wait()
         assert_made(notebooks, redactor)
         assert beside._process is process
@@ -60,6 +72,56 @@ def test_pages_are_made_beside(notebooks: list[Path]) -> None:
     assert process
     assert process.returncode == 0
     assert "</html>" in (notebooks[0].parent / "index.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.usefixtures("fork_server")
+def test_a_run_forks_that_process(notebooks: list[Path]) -> None:
+    """The same pages by a fork of what kernels are forked from; it has another session, and ends with its input."""
+    redactor, made = redact.Redactor([SECRET]), []
+
+    def fork(module: str, fds: tuple[int, int]) -> object:
+        made.append(forked.serve(module, fds))
+        return made[-1]
+
+    with rendering.Rendering(redactor, fork) as beside:
+        for one in notebooks:
+            beside.page(one)
+        (process,) = made
+        assert process
+        assert os.getsid(process.pid) == process.pid
+        assert beside._process is None
+        beside.wait()
+        assert_made(notebooks, redactor)
+        beside.index(notebooks[0].parent, told(), [])
+    until(lambda: process.poll() is not None)
+    assert process.returncode == 0
+
+
+def until(holds: Callable[[], object]) -> None:
+    """Look again until it holds."""
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline
+        select.select([], [], [], 0.01)
+
+
+@pytest.mark.usefixtures("fork_server")
+def test_a_fork_that_is_killed_costs_nothing_but_time(notebooks: list[Path]) -> None:
+    """What it did not come to is made here."""
+    redactor, made = redact.Redactor([SECRET]), []
+    with rendering.Rendering(redactor, lambda *asked: made.append(forked.serve(*asked)) or made[-1]) as beside:
+        beside.page(notebooks[0])
+        beside.wait()
+        made[0].kill()
+        for one in notebooks[1:]:
+            beside.page(one)
+        beside.wait()
+    assert_made(notebooks, redactor)
+
+
+def test_without_a_fork_server_none_is_started() -> None:
+    """Closing a record needs no kernels."""
+    assert forked.serve("runbook.pages.rendering", (0, 1)) is None
 
 
 @pytest.mark.parametrize("when", ["at once", "later", "never began"])
@@ -71,11 +133,11 @@ def test_what_the_process_did_not_come_to_is_made_here(
     if when == "never began":
         monkeypatch.setattr(sys, "executable", "/nowhere/python")
     with rendering.Rendering(redactor) as beside:
-        if when == "at once" and beside._process:
-            os.kill(beside._process.pid, signal.SIGKILL)
         beside.page(notebooks[0])
-        if when == "later" and beside._process:
+        assert (beside._process is None) == (when == "never began")
+        if when == "later":
             beside.wait()
+        if beside._process:
             os.kill(beside._process.pid, signal.SIGKILL)
         for one in notebooks[1:]:
             beside.page(one)
