@@ -120,22 +120,22 @@ def roll(
     stop = stop or Stop()
     starts = [change for change in changes if change.action != "restart"]
     restarts = [change for change in changes if change.action == "restart"]
-    results = stop.rest(starts) if stop.asked else starting.at_once(fleet, starts, ahead)
+    results = stop.rest(starts) if stop.asked else starting.at_once(fleet, starts, ahead, stop)
     for number, change in enumerate(restarts):
         if stop.asked:
             return results + stop.rest(restarts[number:])
         if any(result.result != "done" for result in results):
             return results + not_done(restarts[number:], "not begun: another node failed")
-        results.append(_restart(fleet, change, may_stop, healthy))
+        results.append(_restart(fleet, change, may_stop, healthy, stop))
     return results
 
 
-def _restart(fleet: Fleet, change: Change, may_stop: MayStop, healthy: Healthy) -> Result:
+def _restart(fleet: Fleet, change: Change, may_stop: MayStop, healthy: Healthy, stop: Stop) -> Result:
     """Restart one node's unit and wait until it is healthy."""
     node = next(node for node in fleet.cluster.nodes if node.name == change.node)
     try:
         may_stop(fleet, node)
-        (result,) = starting.at_once(fleet, [change])
+        (result,) = starting.at_once(fleet, [change], stop=stop)
         if result.result == "done":
             healthy(fleet, node)
     except errors.RunbookError as error:

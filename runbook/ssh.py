@@ -18,7 +18,7 @@ import paramiko
 from runbook import errors
 from runbook.plain_text import printable
 from runbook.transport import dial
-from runbook.transport.channel import MARK, Feeder, Lines, drain, send
+from runbook.transport.channel import MARK, Feeder, Lines, drain, packed, send
 
 if TYPE_CHECKING:
     import socket
@@ -72,8 +72,12 @@ class Connection(Protocol):
         feed: Iterable[bytes] = (),
         timeout_s: float = 60,
         heard: Callable[[str], None] | None = None,
+        begin: Callable[[], None] | None = None,
     ) -> Completed:
-        """Run a sh script as root and wait for it; `feed` is its standard input, `heard` gets its lines of stdout."""
+        """Run a sh script as root and wait for it.
+
+        `feed` is its standard input, `heard` gets its lines of stdout; what `begin` raises keeps it from being sent.
+        """
 
     def close(self) -> None:
         """Close the connection."""
@@ -148,6 +152,7 @@ class Login:
         feed: Iterable[bytes] = (),
         timeout_s: float = 60,
         heard: Callable[[str], None] | None = None,
+        begin: Callable[[], None] | None = None,
         until: socket.socket | None = None,
     ) -> Completed:
         """Run a sh script on the node and wait for its end.
@@ -160,6 +165,8 @@ class Login:
                 there after a lost connection.
             heard: Gets each complete line of the script's stdout as it arrives, without its end, in the caller's
                 thread; what it raises ends the script and reaches the caller.
+            begin: Called once the node is connected, before anything of the script is sent: what it raises reaches the
+                caller, and nothing was run. A connection that is closed after that takes the script with it.
             until: Belongs to whoever asked for the script: when its other end is closed, the script's channel is too.
 
         Raises:
@@ -169,8 +176,11 @@ class Login:
             Abandoned: `until` was closed.
         """
         self.open()
-        body = f"printf '{MARK.decode('latin1').replace(chr(30), chr(92) + '036').rstrip()}\\n'\n{script}\n".encode()
-        command = f"timeout -k 5 {timeout_s + 5:.0f} sh -c 'eval \"$(head -c {len(body)})\"'"
+        if begin:
+            begin()
+        marked = f"printf '{MARK.decode('latin1').replace(chr(30), chr(92) + '036').rstrip()}\\n'\n{script}"
+        body, reads = packed(marked)
+        command = f"timeout -k 5 {timeout_s + 5:.0f} sh -c '{reads}'"
         command = f"env LC_ALL=C PATH={PATH} {command}"
         prefix = b""
         if self._sudo:

@@ -60,22 +60,6 @@ _ETCD_SOME: Final[dict[str, tuple[str, ...]]] = {
     "v2-deprecation": ("3.5", "3.6", "3.7"),
 }
 
-# Flag -> the flannel version that added it; none was ever dropped.
-_FLANNEL_ALWAYS: Final = """
-    etcd-endpoints etcd-prefix etcd-cafile etcd-certfile etcd-keyfile etcd-username etcd-password iface iface-regex
-    ip-masq public-ip kube-subnet-mgr version subnet-file subnet-lease-renew-margin healthz-ip healthz-port
-    """
-_FLANNEL_SINCE: Final[dict[str, Version]] = {
-    **dict.fromkeys(_FLANNEL_ALWAYS.split(), Version(0, 10, 0)),
-    "iptables-forward-rules": Version(0, 11, 0),
-    "iptables-resync": Version(0, 11, 0),
-    "net-config-path": Version(0, 12, 0),
-    "public-ipv6": Version(0, 15, 0),
-    "iface-can-reach": Version(0, 18, 0),
-    "ip-blackhole-route": Version(0, 28, 0),
-    "ip-masq-fully-random-disable": Version(0, 28, 0),
-}
-
 # vxlan setting -> the flannel version that added it; an older one reads past it in silence.
 _BACKEND_SINCE: Final[dict[str, Version]] = {"Learning": Version(0, 12, 0), "MTU": Version(0, 21, 3)}
 
@@ -184,18 +168,6 @@ def etcd_supports(flag: str, version: str | Version) -> bool:
 def flannel_api(version: str | Version) -> Literal[2, 3]:
     """Return the one etcd API that this flannel speaks; no version speaks both."""
     return 2 if parse(version) < (0, 18, 0) else 3
-
-
-def flannel_supports(flag: str, version: str | Version) -> bool:
-    """Whether this flanneld knows a flag; one it doesn't know stops it.
-
-    Raises:
-        ValueError: No rule here tells of this flag: a fault in the caller, not in params.
-    """
-    name = flag.lstrip("-")
-    if name not in _FLANNEL_SINCE:
-        raise ValueError(f"no rule tells which flannel knows -{name}")
-    return parse(version) >= _FLANNEL_SINCE[name]
 
 
 def backend_fault(key: str, version: str | Version) -> str:

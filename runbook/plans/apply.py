@@ -108,6 +108,7 @@ def apply_on(
     *,
     told: Callable[[int, int], None] | None = None,
     step: Callable[[str], None] | None = None,
+    begin: Callable[[], None] | None = None,
 ) -> list[Result]:
     """Make the changes of one node; one Result a change, in order, whatever happened on the way.
 
@@ -118,6 +119,7 @@ def apply_on(
         timeout_s: How long all of it may take, in seconds.
         told: Gets the bytes sent so far and the bytes there are to send.
         step: Gets each step inside (`received`) when the node says that it is done.
+        begin: Called before anything is sent; see SshConnection.run.
     """
     start = time.monotonic()
     done: Completed | None = None
@@ -132,7 +134,8 @@ def apply_on(
         feed = stream.stream([payload for _, payload in files]) if files else ()
         if told and files:
             feed = _counted(feed, files, told)
-        done = connection.run(script(changes, files, token), what="apply", feed=feed, timeout_s=timeout_s, heard=heard)
+        sh = script(changes, files, token)
+        done = connection.run(sh, what="apply", feed=feed, timeout_s=timeout_s, heard=heard, begin=begin)
         error = "" if done.status == 0 else printable(done.stderr) or f"status {done.status}"
         if "No space left on device" in error:
             remedy = "free space there (`df -h` on the node tells which file system is full)"

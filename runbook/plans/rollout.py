@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 STOPPED = "not begun: stopped by"
 
 
+class Stopped(Exception):
+    """A rollout was asked to end before a node's part of it had begun."""
+
+
 class Stop:
     """Asks a rollout to end between two steps; what has begun is finished."""
 
@@ -43,6 +47,20 @@ class Stop:
     def asked(self) -> bool:
         """Whether nothing further may begin."""
         return self._asked.is_set()
+
+    def begin(self, note: Callable[[], None]) -> Callable[[], None]:
+        """Make what a node's part calls right before it begins: it raises Stopped, or notes the beginning, once."""
+        noted = False
+
+        def begin() -> None:
+            nonlocal noted
+            if self.asked:
+                raise Stopped
+            if not noted:
+                note()
+            noted = True
+
+        return begin
 
     def rest(self, changes: Sequence[Change]) -> list[Result]:
         """Results of what was not begun."""
@@ -65,8 +83,7 @@ def everywhere(token: str, timeout_s: float) -> Callable[[Fleet, Sequence[Change
         by_node = {n.name: [c for c in on_nodes if c.node == n.name] for n in fleet.cluster.nodes}
 
         def work(connection: Connection) -> list[Result]:
-            wanted = by_node[connection.node.name]
-            return stop.rest(wanted) if stop.asked else _on_node(fleet, connection, wanted, token, timeout_s)
+            return _on_node(fleet, connection, by_node[connection.node.name], token, timeout_s, stop)
 
         nodes = [node for node in fleet.cluster.nodes if by_node[node.name]]
         for name, outcome in fleet.each(work, nodes).items():
@@ -97,9 +114,9 @@ def _here(fleet: Fleet, changes: Sequence[Change], stop: Stop) -> tuple[list[Res
 
 
 def _on_node(
-    fleet: Fleet, connection: Connection, changes: Sequence[Change], token: str, timeout_s: float
+    fleet: Fleet, connection: Connection, changes: Sequence[Change], token: str, timeout_s: float, stop: Stop
 ) -> list[Result]:
-    """Make a node's changes in one round trip, its steps noted as they come."""
+    """Make a node's changes in one round trip, its steps noted as they come; none where it is stopped before."""
     name = connection.node.name
     sent = 0
 
@@ -108,11 +125,14 @@ def _on_node(
         sent = sent_bytes
         fleet.journal.tell(Pulse(name, sent_bytes=sent_bytes, total_bytes=total_bytes))
 
-    fleet.journal.note(name, "apply", "started")
-    made = apply.apply_on(
-        connection, changes, f"{token}-{secrets.token_hex(3)}", timeout_s,
-        told=told, step=lambda words: fleet.journal.note(name, words, sent_bytes=sent or None),
-    )  # fmt: skip
+    try:
+        made = apply.apply_on(
+            connection, changes, f"{token}-{secrets.token_hex(3)}", timeout_s,
+            told=told, step=lambda words: fleet.journal.note(name, words),
+            begin=stop.begin(lambda: fleet.journal.note(name, "apply", "started")),
+        )  # fmt: skip
+    except Stopped:
+        return stop.rest(changes)
     for result in made:
         state = "done" if result.result == "done" else "failed"
         fleet.journal.note(name, f"{result.change.action} {result.change.resource}", state, result.error)

@@ -12,6 +12,7 @@ from runbook import errors, lock_script
 from runbook.journal import Pulse
 from runbook.plain_text import clean, printable
 from runbook.plans.apply import Result
+from runbook.plans.rollout import Stop, Stopped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -118,20 +119,24 @@ said= end=$(( $(date +%s) + {timeout_s} ))
 """
 
 
-def at_once(fleet: Fleet, changes: Sequence[Change], ahead: Ahead | None = None) -> list[Result]:
+def at_once(
+    fleet: Fleet, changes: Sequence[Change], ahead: Ahead | None = None, stop: Stop | None = None
+) -> list[Result]:
     """Start units on all their nodes at once: etcd's first start is ready only when a quorum of members is.
 
     Args:
         fleet: The nodes.
         changes: What to start, one a node.
         ahead: Lets one of them begin a moment before the others; they wait for it AHEAD_S at most.
+        stop: Keeps those from beginning that have not begun when it is asked.
     """
+    stop = stop or Stop()
     chosen = {change.node: change for change in changes}
     nodes = [node for node in fleet.cluster.nodes if node.name in chosen]
     if ahead is None or len(nodes) <= 1:
-        outcomes = fleet.each(lambda connection: _start(fleet, connection, chosen[connection.node.name]), nodes)
+        outcomes = fleet.each(lambda connection: _start(fleet, connection, chosen[connection.node.name], stop), nodes)
     else:
-        outcomes = _one_ahead(fleet, nodes, chosen, ahead)
+        outcomes = _one_ahead(fleet, nodes, chosen, ahead, stop)
     results = []
     for node in nodes:
         outcome, change = outcomes[node.name], chosen[node.name]
@@ -141,7 +146,7 @@ def at_once(fleet: Fleet, changes: Sequence[Change], ahead: Ahead | None = None)
 
 
 def _one_ahead(
-    fleet: Fleet, nodes: Sequence[Node], chosen: Mapping[str, Change], ahead: Ahead
+    fleet: Fleet, nodes: Sequence[Node], chosen: Mapping[str, Change], ahead: Ahead, stop: Stop
 ) -> dict[str, Outcome[Result]]:
     first = min(nodes, key=ahead.rank)
     follow = threading.Event()
@@ -149,9 +154,9 @@ def _one_ahead(
     def work(connection: Connection) -> Result:
         change = chosen[connection.node.name]
         if connection.node != first:
-            return _start(fleet, connection, change, follow)
+            return _start(fleet, connection, change, stop, follow)
         try:
-            return _start(fleet, connection, change, follow, ahead.begun)
+            return _start(fleet, connection, change, stop, follow, ahead.begun)
         finally:
             follow.set()
 
@@ -160,14 +165,17 @@ def _one_ahead(
 
 
 def _start(
-    fleet: Fleet, connection: Connection, change: Change, follow: threading.Event | None = None, begun: str = ""
-) -> Result:
+    fleet: Fleet, connection: Connection, change: Change, stop: Stop, follow: threading.Event | None = None,
+    begun: str = "",
+) -> Result:  # fmt: skip
     """Start one node's unit: once `follow` is set; or, with `begun`, at once, and set it."""
     start, what = time.monotonic(), f"{change.action} {change.resource}"
-    fleet.journal.note(change.node, what, "started")
-    fleet.journal.tell(Pulse(change.node, limit_s=START_TIMEOUT_S))
     follows = follow is not None and not begun
     sh = script(change.resource, change.action, START_TIMEOUT_S, begun=begun, follows=follows)
+
+    def note() -> None:
+        fleet.journal.note(change.node, what, "started")
+        fleet.journal.tell(Pulse(change.node, limit_s=START_TIMEOUT_S))
 
     def heard(line: str) -> None:
         if line.startswith("@line "):
@@ -183,9 +191,13 @@ def _start(
     error, remedy = "", f"`journalctl -u {change.resource}` on the node tells more"
     try:
         feed = go() if follows else ()
-        done = connection.run(sh, what=what, feed=feed, timeout_s=START_TIMEOUT_S + 30, heard=heard)
+        done = connection.run(
+            sh, what=what, feed=feed, timeout_s=START_TIMEOUT_S + 30, heard=heard, begin=stop.begin(note)
+        )
         if done.status:
             error = printable(done.stderr) or f"status {done.status}"
+    except Stopped:
+        return stop.rest([change])[0]
     except errors.RunbookError as caught:
         error, remedy = caught.message, caught.remedy
     fleet.journal.note(change.node, what, "failed" if error else "done", error)

@@ -72,12 +72,6 @@ _FOLLOWS = """Previous record: `{name}`. `previous.SHA256SUMS` is a copy of its 
 """
 
 
-def previous(folder: Path) -> Path | None:
-    """The newest closed record of the same cluster whose name comes before this one's; None where there is none."""
-    before = [one.folder for one in chain.closed(folder.parent) if chain.order(one.name) < chain.order(folder.name)]
-    return before[-1] if before else None
-
-
 def close(folder: Path, *, sign_key: Path | None = None) -> None:
     """Close a record: README.md, previous.SHA256SUMS, SHA256SUMS and, with a key, SHA256SUMS.sig.
 

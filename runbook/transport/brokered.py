@@ -122,18 +122,19 @@ class BrokeredConnection:
         feed: Iterable[bytes] = (),
         timeout_s: float = 60,
         heard: Callable[[str], None] | None = None,
+        begin: Callable[[], None] | None = None,
     ) -> Completed:
         """Run a sh script on the node and wait for its end; see SshConnection.run."""
         if not self._direct:
             request = {"do": "run", "script": script, "what": what, "timeout_s": timeout_s}
             request |= {"heard": bool(heard), "fed": feed != ()}
             try:
-                status, out, err = self._ask(request, what, timeout_s, feed, heard)
+                status, out, err = self._ask(request, what, timeout_s, feed, heard, begin)
                 return Completed(self.node.name, what, status, out, err)
             except NotServed:
                 self._own()
         assert self._direct  # noqa: S101 - just made
-        return self._direct.run(script, what=what, feed=feed, timeout_s=timeout_s, heard=heard)
+        return self._direct.run(script, what=what, feed=feed, timeout_s=timeout_s, heard=heard, begin=begin)
 
     def close(self) -> None:
         """End what runs over it; the broker keeps the node's connection for the others."""
@@ -155,11 +156,14 @@ class BrokeredConnection:
         timeout_s: float,
         feed: Iterable[bytes] = (),
         heard: Callable[[str], None] | None = None,
+        begin: Callable[[], None] | None = None,
     ) -> tuple[int, bytes, bytes]:
         sock = _connected(self._path)
         try:
             with self._lock:
                 self._open.add(sock)
+            if begin:  # now: from here on `close` ends it
+                begin()
             try:
                 sock.sendall(
                     frame(b"q", json.dumps({**request, "node": self.node.name, "digest": self._digest}).encode())

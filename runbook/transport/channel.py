@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: Printed before a script's own output: whatever a noisy shell start-up file prints comes before it and is dropped.
 MARK = b"\x1e@runbook\n"
+#: Ends a script: of one that was cut on its way nothing runs, not even `rm -rf /data` of an `rm -rf /data/.staged`.
+_WHOLE = "\n# whole"
 #: What OpenSSH takes in a packet is 32 KiB, of which paramiko leaves 64 bytes free: 32 KiB would be two packets.
 _CHUNK = 32 * 1024 - 64
 #: Linux tells by it that the other side is gone though its last bytes are not read; elsewhere there is no such event.
@@ -26,6 +28,17 @@ _GONE = getattr(select, "POLLRDHUP", 0)
 
 class Abandoned(Exception):
     """Whoever asked for a script is gone: nobody waits for its end."""
+
+
+def packed(script: str) -> tuple[bytes, str]:
+    """Make a script what is sent, and give the sh (without a single quote) that reads it from standard input, runs it.
+
+    A shell reads its commands as they come: of a script that arrives in part it would run what came, to the middle of
+    a word.
+    """
+    body = f"{script}{_WHOLE}".encode()
+    refused = "{ echo the script arrived in part >&2; exit 1; }"
+    return body, f's=$(head -c {len(body)}); case $s in *"# whole") eval "$s" ;; *) {refused} ;; esac'
 
 
 def send(channel: paramiko.Channel, block: bytes) -> None:

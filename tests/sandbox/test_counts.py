@@ -124,8 +124,7 @@ def each_run(request: pytest.FixtureRequest) -> Run:
 def sent_bytes(record: Path) -> dict[str, int]:
     """What the journal says was sent to each node."""
     steps = [json.loads(line) for line in (record / "journal.jsonl").read_text(encoding="utf-8").splitlines()]
-    ended = [step for step in steps if step["step"] == "apply" and step["state"] == "done"]
-    return {node: sum(step.get("sent_bytes") or 0 for step in ended if step["node"] == node) for node in NODES}
+    return {node: sum(step.get("sent_bytes") or 0 for step in steps if step["node"] == node) for node in NODES}
 
 
 def packed_bytes(practice: Practice) -> int:

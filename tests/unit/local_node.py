@@ -16,6 +16,7 @@ from typing import IO, TYPE_CHECKING
 from runbook import lock_script, params
 from runbook.fleet import Fleet
 from runbook.ssh import PATH, Completed
+from runbook.transport import channel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -64,11 +65,14 @@ class LocalConnection:
         feed: Iterable[bytes] = (),
         timeout_s: float = 60,
         heard: Callable[[str], None] | None = None,
+        begin: Callable[[], None] | None = None,
     ) -> Completed:
+        if begin:
+            begin()
         self.scripts.append(script)
         here = script.replace("exec 9</run\n", f"exec 9<{quote(str(self.folder))}\n")
-        body = here.replace(lock_script.BESIDE, quote(str(self.folder / "runbook-apply"))).encode()
-        command = [*self._wrap, "sh", "-c", f'eval "$(head -c {len(body)})"']
+        body, reads = channel.packed(here.replace(lock_script.BESIDE, quote(str(self.folder / "runbook-apply"))))
+        command = [*self._wrap, "sh", "-c", reads]
         env = {"LC_ALL": "C", "PATH": f"{self.folder}/shims:{PATH}"}
         read_end, write_end = os.pipe()
         with (

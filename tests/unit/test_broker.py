@@ -241,6 +241,23 @@ def test_closing_ends_what_runs(server: StandInSshd, serving: Broker, feed: Iter
     assert server.closed.wait(20)
 
 
+def test_closed_before_it_begins_nothing_runs(server: StandInSshd, serving: Broker, tmp_path: Path) -> None:
+    """Closed while a script is about to begin: it is not run by another way either, begin is asked again before."""
+    assert serving.path
+    one = connection(server)
+    asked = []
+
+    def begin() -> None:
+        asked.append(1)
+        if len(asked) > 1:
+            raise KeyError("stopped")
+        one.close()
+
+    with pytest.raises(KeyError):
+        one.run(f"touch {tmp_path}/ran", what="look", begin=begin)
+    assert not (tmp_path / "ran").exists()
+
+
 def test_a_node_that_is_down_is_told_as_without_it(server: StandInSshd, tmp_path: Path) -> None:
     """The same error in the same words, also when it was met before anybody asked."""
     settings = server.settings(port=1)

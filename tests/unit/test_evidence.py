@@ -125,19 +125,6 @@ def test_records_that_close_at_once_make_one_chain(tmp_path: Path) -> None:
     assert len(chain.ancestors(end, records)) == 7
 
 
-def test_previous_is_the_newest_closed_one_before_by_name(tmp_path: Path) -> None:
-    """Open records, links and later ones don't count, and `-10` comes after `-2`."""
-    first = small_records.make(tmp_path, 1)
-    evidence.close(first)
-    assert evidence.previous(first) is None
-    for suffix in ("-2", "-10"):
-        shutil.copytree(first, first.with_name(first.name + suffix))
-    small_records.make(tmp_path, 2)
-    first.with_name(small_records.stamp(3)).symlink_to(first)
-    last = small_records.make(tmp_path, 4)
-    assert evidence.previous(last) == first.with_name(f"{first.name}-10")
-
-
 def test_a_closed_record_is_not_closed_again(tmp_path: Path) -> None:
     """A second close is refused and changes nothing; so is one where only the signature is left."""
     key = small_records.new_key(tmp_path / "keys", "anna")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 from local_node import OWNER, cluster_of, fleet_of, local
@@ -10,7 +10,7 @@ from local_node import OWNER, cluster_of, fleet_of, local
 from runbook import errors
 from runbook.journal import Pulse, Step
 from runbook.plans import rollout
-from runbook.plans.rollout import Stop
+from runbook.plans.rollout import Stop, Stopped
 from runbook.resources import Change, Payload
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from runbook.fleet import Fleet
     from runbook.plans.apply import Result
+    from runbook.ssh import Completed
 
 
 @pytest.fixture
@@ -52,6 +53,34 @@ def test_a_stop_ends_between_two_changes_of_this_side(fleet: Fleet) -> None:
     assert made == []
 
 
+def test_a_node_that_was_only_about_to_begin_does_not(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped while the connection is made again: nothing is sent, and the journal does not say that it began."""
+    stop, node = Stop(), local(fleet)["node1"]
+    run = node.run
+
+    def late(*args: Any, **options: Any) -> Completed:  # noqa: ANN401 - handed on
+        stop.ask("an interrupt")
+        return run(*args, **options)
+
+    monkeypatch.setattr(node, "run", late)
+    results = rolled(fleet, Change("x", "create", "", before="true", node="node1"), stop=stop)
+    assert told(results) == [("node1", "not done", "not begun: stopped by an interrupt")]
+    assert node.scripts == []
+    assert fleet.journal.steps == []
+
+
+def test_a_beginning_is_noted_once() -> None:
+    """A connection that hands a script on to another one asks twice."""
+    stop, noted = Stop(), [0]
+    begin = stop.begin(lambda: noted.append(1))
+    begin()
+    begin()
+    assert noted == [0, 1]
+    stop.ask("ada")
+    with pytest.raises(Stopped):
+        begin()
+
+
 def test_what_fails_here_ends_it(fleet: Fleet) -> None:
     """Where this side's change fails nothing after it is begun, here or on a node; its remedy is in the row."""
 
@@ -83,7 +112,7 @@ def test_a_nodes_steps_and_bytes_are_told(fleet: Fleet, tmp_path: Path) -> None:
         ("node1", "create file", "done"),
         ("node1", "apply", "done"),
     ]
-    assert fleet.journal.steps[-1].sent_bytes == 5000
+    assert [one.sent_bytes for one in fleet.journal.steps] == [None, None, None, 5000]  # once, so that a sum is right
     pulses = [one for one in heard if isinstance(one, Pulse)]
     assert {one.total_bytes for one in pulses} == {5000}
     sent = [one.sent_bytes or 0 for one in pulses]

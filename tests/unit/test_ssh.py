@@ -77,6 +77,18 @@ def test_a_script_is_not_on_the_command_line(server: StandInSshd, connection: Co
     assert max(map(len, server.commands)) < 300
 
 
+def test_what_begin_raises_keeps_the_script_here(server: StandInSshd, connection: Connection, tmp_path: Path) -> None:
+    """It is called once the node is connected; nothing has been sent then, and the connection serves on."""
+
+    def begin() -> None:
+        assert not server.commands
+        raise KeyError("not now")
+
+    with pytest.raises(KeyError):
+        connection.run(f"touch {tmp_path}/ran", what="look", begin=begin)
+    assert connection.run(f"ls {tmp_path}/ran || echo none", what="look", begin=lambda: None).text == "none\n"
+
+
 def test_noise_of_the_login_shell_is_dropped(server: StandInSshd, connection: Connection) -> None:
     """What a start-up file prints before the script is no part of its output."""
     server.noise = b"Welcome!\n\x1e@run\x1b[2J\n"

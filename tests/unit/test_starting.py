@@ -11,6 +11,7 @@ from local_node import cluster_of, fleet_of, local
 from runbook import etcd
 from runbook.journal import Pulse, Step
 from runbook.plans import starting
+from runbook.plans.rollout import Stop
 from runbook.plans.starting import Ahead
 from runbook.resources import Change
 
@@ -154,6 +155,17 @@ def test_the_newest_journal_line_is_told_while_it_waits(tmp_path: Path) -> None:
     assert [(step.step, step.state) for step in fleet.journal.steps] == [
         ("start etcd.service", "started"), ("start etcd.service", "done"),
     ]  # fmt: skip
+
+
+def test_what_is_stopped_before_it_begins_is_not_started(tmp_path: Path) -> None:
+    """An interrupt between two looks: nothing is sent, the row says so, and the journal does not say that it began."""
+    fleet, stop = fleet_of(cluster_of(), tmp_path), Stop()
+    stop.ask("an interrupt")
+    for ahead in (None, Ahead(by_reverse_name, "true")):
+        results = starting.at_once(fleet, CHANGES, ahead, stop)
+        assert {(one.result, one.error) for one in results} == {("not done", "not begun: stopped by an interrupt")}
+    assert [one.scripts for one in local(fleet).values()] == [[], [], []]
+    assert fleet.journal.steps == []
 
 
 # ---- one ahead

@@ -103,28 +103,8 @@ def test_a_flag_without_a_rule_is_never_guessed() -> None:
     """Asking after a flag that no rule names is an error, not a silent no."""
     with pytest.raises(ValueError, match="--no-such"):
         versions.etcd_supports("no-such", "3.6.16")
-    with pytest.raises(ValueError, match="-no-such"):
-        versions.flannel_supports("no-such", "0.26.7")
     with pytest.raises(ValueError, match=r"3\.8\.0 is not known"):
         versions.etcd_supports("name", "3.8.0")
-
-
-@pytest.mark.parametrize(
-    ("flag", "before", "since"),
-    [
-        ("iptables-forward-rules", "0.10.0", "0.11.0"),
-        ("iptables-resync", "0.10.0", "0.11.0"),
-        ("net-config-path", "0.11.0", "0.12.0"),
-        ("public-ipv6", "0.14.0", "0.15.0"),
-        ("iface-can-reach", "0.17.0", "0.18.0"),
-        ("ip-blackhole-route", "0.27.4", "0.28.0"),
-    ],
-)
-def test_flannel_supports_a_flag_from_the_version_that_added_it(flag: str, before: str, since: str) -> None:
-    """A flanneld flag is unknown before the version that added it and known from there on."""
-    assert not versions.flannel_supports(flag, before)
-    assert versions.flannel_supports(flag, since)
-    assert versions.flannel_supports("-etcd-cafile", before)
 
 
 def test_flannel_rules() -> None:
