@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from runbook import errors, pki, show, state
+from runbook import clocks, errors, pki, show, state
 from runbook.diagnosis import (
     cert_causes,
     etcd_causes,
@@ -64,17 +64,10 @@ def diagnose(fleet: Fleet) -> show.Table:
 def look(fleet: Fleet) -> Case:
     """Read every node in one round trip, all at once."""
     cluster = fleet.cluster
-    clocks: dict[str, list[float]] = {}
 
-    def work(connection: Connection) -> str:
+    def work(connection: Connection) -> tuple[str, tuple[float, float]]:
         script = symptom_script.script(cluster, connection.node)
-        times = clocks[connection.node.name] = [time.time()]
-
-        def heard(_line: str) -> None:
-            if len(times) == 1:
-                times.append(time.time())
-
-        return connection.run(script, what="look for causes", timeout_s=_LOOK_S, heard=heard).check().text
+        return clocks.asked(connection, script, what="look for causes", timeout_s=_LOOK_S)
 
     found = {}
     for name, outcome in fleet.each(work).items():
@@ -82,9 +75,7 @@ def look(fleet: Fleet) -> Case:
             why = outcome.error.message if outcome.error else "no answer"
             found[name] = symptoms.Symptoms(outcome.node, why)
         else:
-            begun, *first_line = clocks[name]
-            clock = (begun, first_line[0] if first_line else time.time())
-            found[name] = symptoms.parse(outcome.node, outcome.value, clock)
+            found[name] = symptoms.parse(outcome.node, *outcome.value)
     return Case(cluster, found, time.time(), _own_ca(fleet))
 
 

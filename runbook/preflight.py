@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-import time
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from runbook import preflight_script, show, versions
+from runbook import clocks, preflight_script, show, versions
 from runbook.transport import answers
 
 if TYPE_CHECKING:
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
 
     from runbook.fleet import Fleet
     from runbook.params import Cluster, Node
+    from runbook.ssh import Connection
 
 __all__ = ["checks", "facts"]
 
@@ -43,21 +43,18 @@ def facts(fleet: Fleet) -> show.Table:
 
     Returns:
         One row a node: node, host, distribution, kernel, arch, systemd (version), iface (the one that carries the
-        node's own address), clock_offset_ms (against this machine), data_free_bytes, wal_free_bytes, listeners (of
-        2379, 2380 TCP and 8472 UDP), vxlan, br_netfilter, ip_forward, iptables, missing_tools, unit_dirs, tools.
+        node's own address), clock_offset_ms (against this machine, at least), data_free_bytes, wal_free_bytes,
+        listeners (of 2379, 2380 TCP and 8472 UDP), vxlan, br_netfilter, ip_forward, iptables, missing_tools,
+        unit_dirs, tools.
 
         A node that does not answer has only node, host and why.
 
     Next: `preflight.checks(facts, fleet)` says what of it stands in the way.
     """
     script = preflight_script.probe(fleet.cluster)
-    clocks: dict[str, float] = {}
 
-    def work(connection: Any) -> str:  # noqa: ANN401 - any Connection
-        start = time.time()
-        clocks[connection.node.name] = start
-        text: str = connection.run(script, what="read the node").check().text
-        return text
+    def work(connection: Connection) -> tuple[str, tuple[float, float]]:
+        return clocks.asked(connection, script, what="read the node")
 
     rows: list[dict[str, object]] = []
     for name, outcome in fleet.each(work).items():
@@ -65,12 +62,19 @@ def facts(fleet: Fleet) -> show.Table:
             why = outcome.error.message if outcome.error else "no answer"
             rows.append({"node": name, "host": outcome.node.host, "why": why})
         else:
-            rows.append(described(outcome.node, outcome.value, clocks[name]))
+            rows.append(described(outcome.node, *outcome.value))
     return show.table(rows, _COLUMNS, "What the nodes are")
 
 
-def described(node: Node, text: str, clock: float) -> dict[str, Any]:
-    """A row of `facts`, from what `preflight_script.probe` printed and the time on this side when it was begun."""
+def described(node: Node, text: str, clock: tuple[float, float]) -> dict[str, Any]:
+    """A row of `facts`, from what `preflight_script.probe` printed.
+
+    Args:
+        node: The node.
+        text: What was printed.
+        clock: The times on this side, in seconds since the epoch, when it was begun and when its first line was there:
+            the node told its time in between, so a slow link is no clock that is off.
+    """
     said = defaultdict(str, {key: value.strip() for key, value in answers.parse(text).items()})
     iface = re.search(rf"^\d+: (\S+)\s+inet {re.escape(node.host)}/", said["addresses"], re.MULTILINE)
     tools = said["tools"].splitlines()
@@ -89,7 +93,7 @@ def described(node: Node, text: str, clock: float) -> dict[str, Any]:
         "iptables": next((line for line in tools if line.endswith("/iptables")), ""),
         "data_free_bytes": _free(said["data_free"]),
         "wal_free_bytes": _free(said["wal_free"]),
-        "clock_offset_ms": round((float(said["clock"]) - clock) * 1000, 1),
+        "clock_offset_ms": clocks.offset_ms(float(said["clock"]), *clock),
         "listeners": list(_listeners(said["listeners"], said["vxlan_links"], said["pids"].split())),
         "vxlan": said["vxlan"] or "unknown",
         "br_netfilter": said["br_netfilter"] == "yes",

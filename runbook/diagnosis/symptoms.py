@@ -174,11 +174,8 @@ def parse(node: Node, text: str, clock: tuple[float, float]) -> Symptoms:
             somewhere between them the node told its own.
     """
     said = {key: clean(value) for key, value in answers.parse(text).items()}
-    facts = preflight.described(node, text, clock[0])
-    most = float(facts["clock_offset_ms"])
-    least = most - (clock[1] - clock[0]) * 1000
-    offset = 0.0 if least <= 0 <= most else min(least, most, key=abs)
-    return Symptoms(node, "", said, facts, flannel_state.parse_kernel(text), offset)
+    facts = preflight.described(node, text, clock)
+    return Symptoms(node, "", said, facts, flannel_state.parse_kernel(text), float(facts["clock_offset_ms"]))
 
 
 def _since_start(journal: str, starts: int) -> tuple[str, ...]:

@@ -186,6 +186,7 @@ class Sandbox:
     def _boot(self, nodes: list[str], check: Iterable[str]) -> None:
         """Start `nodes`, wait for them and for those in `check`, which run already."""
         if nodes:
+            requirements.check_limits(len(nodes))
             requirements.check_kernel(self.block, self._ledger, self.folder / "probe")
             base = base_image.ensure(self._tell)
             authorized = ensure_key(self.key_file)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,12 @@ TOOLS = {
 }
 """Each tool that is called, and the Debian package it is in."""
 
+PROC = Path("/proc")
+INSTANCES = Path("sys/fs/inotify/max_user_instances")
+"""How many inotify instances a user may have, below PROC; Debian's default is 128."""
+EACH = 6
+"""What a node's systemd and journald take of them as root, measured as 5, and one while it boots."""
+
 _BRIDGE_SYSCTLS = Path("/proc/sys/net/bridge")
 
 
@@ -41,6 +48,36 @@ def check_tools() -> None:
     if missing:
         packages = " ".join(sorted({TOOLS[tool] for tool in missing}))
         raise SandboxError(f"{', '.join(missing)} not found", remedy=f"apt-get install {packages}")
+
+
+def check_limits(nodes: int, proc: Path = PROC) -> None:
+    """Refuse more nodes than the kernel gives root inotify instances for: systemd would not come up on the last ones.
+
+    Args:
+        nodes: How many are to be started.
+        proc: Where the kernel tells.
+
+    Raises:
+        SandboxError: They don't suffice; with what is there, in use and needed.
+    """
+    limit, used = int((proc / INSTANCES).read_text(encoding="ascii")), _inotify_in_use(proc)
+    if used + nodes * EACH > limit:
+        raise SandboxError(
+            f"{nodes} nodes need {nodes * EACH} inotify instances of root's, and {used} of {limit} are in use",
+            subject="fs.inotify.max_user_instances",
+            remedy=f"sysctl -w fs.inotify.max_user_instances={max(512, 2 * (used + nodes * EACH))}, fewer nodes, or"
+            " `runbook sandbox down` of another cluster",
+        )
+
+
+def _inotify_in_use(proc: Path) -> int:
+    """How many this user has, which is root: nodes have no user namespace of their own, so they count too."""
+    used = 0
+    for process in proc.glob("[0-9]*"):
+        with suppress(OSError):  # it ended while we looked
+            if process.stat().st_uid == os.geteuid():
+                used += sum(str(file.readlink()) == "anon_inode:inotify" for file in (process / "fd").iterdir())
+    return used
 
 
 def check_kernel(block: Block, ledger: Ledger, scratch: Path) -> None:

@@ -28,7 +28,9 @@ def row_of(clock: float = CLOCK, **changed: str) -> dict[str, Any]:
     """The facts of the captured node, with other output of some commands."""
     said = dict(line.split("=", 1) for line in CAPTURED.splitlines())
     said |= {key: base64.b64encode(value.encode()).decode() for key, value in changed.items()}
-    return preflight.described(CLUSTER.nodes[0], "\n".join(f"{key}={value}" for key, value in said.items()), clock)
+    return preflight.described(
+        CLUSTER.nodes[0], "\n".join(f"{key}={value}" for key, value in said.items()), (clock, clock)
+    )
 
 
 def verdicts(row: dict[str, Any], cluster: Cluster = CLUSTER) -> dict[str, dict[str, Any]]:
@@ -155,7 +157,7 @@ def test_each_check_has_its_verdict(check: str, changed: dict[str, str], state: 
 @pytest.mark.parametrize(("offset_s", "state"), [(0.9, "ok"), (-0.9, "ok"), (1.1, "failed"), (-3600, "failed")])
 def test_clocks_may_differ_by_less_than_a_second(offset_s: float, state: str) -> None:
     """Ahead or behind, a second is too much."""
-    assert verdicts(row_of(clock=CLOCK + offset_s))["clock"]["state"] == state
+    assert verdicts(row_of(CLOCK + offset_s))["clock"]["state"] == state
 
 
 def test_a_node_that_does_not_answer_has_its_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

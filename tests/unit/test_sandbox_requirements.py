@@ -42,6 +42,33 @@ def test_missing_tools_are_named_with_their_debian_packages(monkeypatch: pytest.
     assert caught.value.remedy == "apt-get install debootstrap systemd-container"
 
 
+def stand_in_proc(folder: Path, limit: int, *uses: int) -> Path:
+    """A /proc of processes that have so many inotify instances each, and other files, and of one that ended."""
+    (folder / requirements.INSTANCES).parent.mkdir(parents=True)
+    (folder / requirements.INSTANCES).write_text(f"{limit}\n")
+    for pid, count in enumerate(uses, 1):
+        (folder / str(pid) / "fd").mkdir(parents=True)
+        for number in range(count):
+            (folder / str(pid) / "fd" / str(number)).symlink_to("anon_inode:inotify")
+        (folder / str(pid) / "fd" / "99").symlink_to("/dev/null")
+    (folder / "98").mkdir()
+    return folder
+
+
+def test_more_nodes_than_the_kernel_has_inotify_instances_for_are_refused(tmp_path: Path) -> None:
+    """Before anything is made: what is needed, in use and allowed, and the sysctl that mends it."""
+    proc = stand_in_proc(tmp_path, 128, 20, 12)
+    requirements.check_limits(16, proc)
+    with pytest.raises(SandboxError, match="17 nodes need 102 inotify instances of root's, and 32 of 128") as caught:
+        requirements.check_limits(17, proc)
+    assert "sysctl -w fs.inotify.max_user_instances=512" in caught.value.remedy
+
+
+def test_this_machines_limits_can_be_read() -> None:
+    """The kernel's own /proc: no node needs none."""
+    requirements.check_limits(0)
+
+
 @pytest.mark.parametrize("kind", ["vxlan", "veth", "bridge"])
 def test_a_kernel_without_a_kind_of_link_is_refused(kind: str, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the kernel said is told, and the throwaway namespace is gone from the ledger."""
