@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from platformdirs import user_cache_path
 
-from runbook.downloads import artifact_cache, artifact_sources, gobuild
+from runbook.downloads import artifact_cache, artifact_sources, gobuild, zstd_packed
 from runbook.downloads.artifact_cache import Binary, NotInCache
 from runbook.downloads.download import FetchFailed, local_path, shown
 from runbook.downloads.releases import Release, arch, names
@@ -43,7 +43,7 @@ def fetch(
     report: Callable[[str], None] = _silent,
     sites: Sequence[str] | None = None,
 ) -> tuple[Binary, ...]:
-    """Have the files of a release in the cache, checked, each raw and packed.
+    """Have the files of a release in the cache, checked, each raw and packed, by gzip and by zstd.
 
     Asked in order: the cache, a tarball that lies in the cache folder, the mirrors, the release sites, the Go modules.
 
@@ -66,6 +66,19 @@ def fetch(
     release = Release(product, version, arch)
     root = (default_cache() if cache is None else cache).absolute()
     upstream = artifact_sources.RELEASE_SITES[product] if sites is None else sites
+    return zstd_packed.added(root, release, _had(release, root, mirrors, upstream, report, offline=offline), report)
+
+
+def _had(
+    release: Release,
+    root: Path,
+    mirrors: Sequence[str],
+    upstream: Sequence[str],
+    report: Callable[[str], None],
+    *,
+    offline: bool,
+) -> tuple[Binary, ...]:
+    """The release from the cache, where it is put first if it is not there."""
     try:
         return artifact_cache.load(root, release)
     except NotInCache:

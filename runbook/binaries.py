@@ -70,7 +70,7 @@ def _fetched(fleet: Fleet, machines: Mapping[str, str]) -> dict[str, list[Binary
 
 @dataclass(frozen=True)
 class _Machine:
-    """The machine's type, which says what binaries are wanted; nothing to change."""
+    """The machine's type and whether it has zstd: what binaries are wanted, and how packed; nothing to change."""
 
     label: str = "uname -m"
 
@@ -78,7 +78,7 @@ class _Machine:
         return ()
 
     def probe(self) -> str:
-        return 'echo "machine=$(uname -m)"'
+        return 'echo "machine=$(uname -m)"; if command -v zstd >/dev/null; then echo zstd=yes; fi'
 
     def compare(self, found: Found) -> None:
         """Never changes anything."""
@@ -115,7 +115,8 @@ def install(fleet: Fleet) -> plan.Plan:
 
     On the etcd nodes etcd, etcdctl and etcdutl, on the flannel nodes flanneld and mk-docker-opts.sh. They come from the
     cache, the mirrors, the release site or a Go build on this side, in this order; each checksum is compared first, and
-    the plan notes with what. A running process keeps its old binary until phase 04 or 09 restarts it.
+    the plan notes with what. They travel packed: by zstd to a node that has it, else by gzip. A running process
+    keeps its old binary until phase 04 or 09 restarts it.
 
     Returns:
         The plan: one row a node and file. Nothing on a node is changed by making it.
@@ -136,6 +137,10 @@ def install(fleet: Fleet) -> plan.Plan:
         }
         found = reading.read(fleet, reading.guarded(asked, guards), what=what)
         binaries = _fetched(fleet, {name: states[0].get("machine", "") for name, states in found.items()})
+        binaries = {
+            name: [one.by_zstd() if "zstd" in found[name][0] else one for one in files]
+            for name, files in binaries.items()
+        }
         resources: dict[str, list[Resource]] = {
             name: [folder, *(File(f"{cluster.bin_dir}/{one.name}", one, 0o755) for one in files)]
             for name, files in binaries.items()

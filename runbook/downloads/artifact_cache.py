@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,11 +36,21 @@ _verified: dict[Path, _Seen] = {}  # what a file was when its sum was last compu
 
 
 @dataclass(frozen=True)
+class Packed:
+    """A packed form of a file: its size in bytes, its checksum, and the node's command that unpacks it."""
+
+    path: Path
+    size: int
+    sha256: str
+    unpack: str
+
+
+@dataclass(frozen=True)
 class Binary:
     """One file of a release in the cache: `path` is what goes to a node, `packed` the same by gzip.
 
     Sizes are in bytes; `sha256` is that of `path`, `packed_sha256` that of `packed`; `compared_with` says what vouches
-    for them.
+    for them; `zstd` is the same by zstd, where there is one; `unpack` the node's command for `packed`.
     """
 
     name: str
@@ -55,6 +65,17 @@ class Binary:
     source: str
     compared_with: str
     packed_sha256: str
+    unpack: str = "gzip -dc"
+    zstd: Packed | None = None
+
+    def by_zstd(self) -> Binary:
+        """The same, sent as zstd packed it, where that is there: for a node that has zstd."""
+        if self.zstd is None:
+            return self
+        packed = self.zstd
+        return replace(
+            self, packed=packed.path, packed_size=packed.size, packed_sha256=packed.sha256, unpack=packed.unpack
+        )
 
 
 class NotInCache(Exception):
@@ -100,8 +121,8 @@ def load(root: Path, release: Release) -> tuple[Binary, ...]:
     if manifest.release != str(release) or set(manifest.files) != set(release.names):
         raise NotInCache(f"its manifest is that of {manifest.release} with {', '.join(manifest.files) or 'no files'}")
     for name, file in manifest.files.items():
-        _verify(folder / name, file.sha256)
-        _verify(folder / f"{name}.gz", file.packed_sha256)
+        verify(folder / name, file.sha256)
+        verify(folder / f"{name}.gz", file.packed_sha256)
     return _binaries(folder, release, manifest)
 
 
@@ -129,7 +150,7 @@ def store(root: Path, release: Release, staged: Path, source: str, compared_with
     now = datetime.now(UTC).isoformat(timespec="seconds")
     manifest = _Manifest(release=str(release), source=source, compared_with=compared_with, time=now, files=files)
     (staged / "manifest.json").write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    _sync(staged)
+    sync(staged)
     staged.chmod(0o755)
     folder = root / release.folder
     if folder.exists():
@@ -188,7 +209,12 @@ def _take(descriptor: int, path: Path, release: Release, report: Callable[[str],
             return
 
 
-def _verify(path: Path, expected: str) -> None:
+def verify(path: Path, expected: str) -> None:
+    """Compare a file of the cache with its checksum; one that was compared and has not changed since counts.
+
+    Raises:
+        NotInCache: It is another one, or can't be read.
+    """
     try:
         stat = path.lstat()
         seen = (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, expected)
@@ -212,7 +238,8 @@ def _pack(path: Path, packed: Path) -> None:
         shutil.copyfileobj(raw, stream, 1 << 20)
 
 
-def _sync(folder: Path) -> None:
+def sync(folder: Path) -> None:
+    """Have a folder's files on the disk before they get their names."""
     for path in folder.iterdir():
         with path.open("rb") as stream:
             os.fsync(stream.fileno())

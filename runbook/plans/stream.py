@@ -1,8 +1,8 @@
 """The files of a change on their way to a node: one after the other on a script's input, nothing between them.
 
 Each is summed on this side as it is read, and on the node as it arrives: no file is read twice anywhere. Binaries go
-packed, and are unpacked as they arrive; what was summed is what went over the line, and gzip's own CRC and length hold
-for what came out of it.
+packed, and are unpacked as they arrive; what was summed is what went over the line, and the CRC and length that gzip
+and zstd put into it hold for what came out of it.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def receive(payloads: Sequence[Payload], token: str) -> list[str]:
         if isinstance(source, bytes | Secret):
             sha256, unpack = hashlib.sha256(_bytes(source)).hexdigest(), "cat"
         else:
-            sha256, unpack = source.packed_sha256, "gzip -dc"
+            sha256, unpack = source.packed_sha256, source.unpack
         words = [quote(staged(number, payload, token)), str(size(payload)), sha256, quote(payload.path), quote(unpack)]
         lines.append(f"rb_take {' '.join(words)}")
     return lines

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import gzip
 import hashlib
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from local_node import NODES, OWNER, cluster_of, fleet_of, local
 
 from runbook import artifacts, binaries, show
 from runbook.artifacts import Binary
+from runbook.downloads.artifact_cache import Packed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,6 +81,34 @@ def test_binaries_are_put_and_then_stay(
         "etcd": "3.6.16", "etcdctl": "3.6.16", "etcdutl": "3.6.16", "flanneld": "0.26.7", "mk-docker-opts.sh": "script",
     }  # fmt: skip
     assert ("etcd", "3.6.16", "amd64") in fetched
+
+
+@pytest.mark.parametrize(("has", "unpack"), [("exit 0", "zstd -dc"), ("exit 1", "gzip -dc")])
+def test_a_node_with_zstd_gets_what_that_packed(
+    fleet: Fleet, fetched: list[tuple[str, str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has: str,
+    unpack: str,
+) -> None:  # fmt: skip
+    """A node tells together with its machine whether it has zstd: then it is sent that form, another one gzip's."""
+    packed, fetch = Packed(tmp_path / "x.zst", 7, "0" * 64, "zstd -dc"), artifacts.fetch
+
+    def both(*asked: Any, **options: Any) -> list[Binary]:  # noqa: ANN401 - as it is called
+        return [replace(one, zstd=packed) for one in fetch(*asked, **options)]
+
+    monkeypatch.setattr(artifacts, "fetch", both)
+    machine(fleet, "x86_64")
+    probe = binaries._Machine().probe()
+    monkeypatch.setattr(binaries._Machine, "probe", lambda _: probe.replace("command -v zstd", f"( {has} )"))
+    sources = [payload.source for change in binaries.install(fleet).changes for payload in change.payloads()]
+    assert {one.unpack for one in sources if isinstance(one, Binary)} == {unpack}
+    assert ("etcd", "3.6.16", "amd64") in fetched
+
+
+def test_a_node_tells_its_machine_and_zstd(fleet: Fleet) -> None:
+    """Both by what its own shell finds."""
+    machine(fleet, "aarch64")
+    (connection,) = local(fleet).values()
+    connection.shim("zstd", "exit 0")
+    assert connection.run(binaries._Machine().probe(), what="probe").check().text == "machine=aarch64\nzstd=yes\n"
 
 
 def test_other_bytes_are_told(fleet: Fleet, fetched: list[tuple[str, str, str]], tmp_path: Path) -> None:

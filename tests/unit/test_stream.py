@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import hashlib
 import os
 import subprocess
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -57,6 +59,23 @@ def test_files_arrive_whole_and_take_no_byte_more(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, b"the rest", b"")
     there = [(tmp_path / f".runbook-{TOKEN}" / str(number)).read_bytes() for number in range(4)]
     assert there == [b"", b"text\n", big, b"\0\xff" * 10_000]
+
+
+def test_a_binary_comes_out_by_the_command_that_unpacks_it(tmp_path: Path) -> None:
+    """Whatever packed it, the command of that form unpacks it; its failing ends the script."""
+    packed = tmp_path / "etcd.b64"
+    packed.write_bytes(base64.b64encode(b"raw" * 1000))
+    source = replace(
+        binary(tmp_path, b"raw" * 1000),
+        packed=packed, packed_size=4000, packed_sha256=hashlib.sha256(packed.read_bytes()).hexdigest(),
+        unpack="base64 -d",
+    )  # fmt: skip
+    payloads = [payload(tmp_path / "etcd", source)]
+    done = received(payloads, b"".join(stream.stream(payloads)))
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert (tmp_path / f".runbook-{TOKEN}" / "0").read_bytes() == b"raw" * 1000
+    payloads = [payload(tmp_path / "etcd", replace(source, unpack="false"))]
+    assert received(payloads, b"".join(stream.stream(payloads))).returncode != 0
 
 
 def test_a_large_file_passes_in_pieces(tmp_path: Path) -> None:
