@@ -14,7 +14,7 @@ from runbook.etcd_data import UNIT, MemberData
 from runbook.etcd_state import alarms, endpoints, members
 from runbook.latency import watch
 from runbook.plans.selection import Quorum
-from runbook.plans.starting import Ahead
+from runbook.plans.starting import Ahead, Manner
 from runbook.resources import Change, Directory, File, Resource, User
 
 if TYPE_CHECKING:
@@ -207,7 +207,8 @@ def start(fleet: Fleet) -> plan.Plan:
     return services.start_plan(
         "etcd start", fleet, fleet.cluster.etcd_nodes, service, may_stop=_may_stop, healthy=_wait_healthy,
         quorum=Quorum(tuple(node.name for node in fleet.cluster.etcd_nodes)),
-        guard=lambda node: MemberData(fleet.cluster, node), judged=_with_a_quorum, ahead=_first_member(fleet.cluster),
+        guard=lambda node: MemberData(fleet.cluster, node), judged=_with_a_quorum,
+        manner=Manner(_first_member(fleet.cluster)),
     )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from runbook.flannel_proof import rights
 from runbook.flannel_rights import MemberName, Rights
 from runbook.flannel_state import leases, subnets
 from runbook.plans import reading
+from runbook.plans.starting import Manner
 from runbook.resources import Change, Directory, File, Resource
 from runbook.topology import topology
 
@@ -32,6 +33,9 @@ def __dir__() -> list[str]:
 
 
 UNIT = "flanneld.service"
+#: Two that start at once may choose the same free subnet by chance; the one that comes second ends with these words
+#: (0.18 and later, whose AcquireLease tries again for other races only: pkg/subnet/etcd/local_manager.go).
+_SUBNET_TAKEN = "failed to acquire lease: subnet already exists"
 
 
 def certs(fleet: Fleet) -> plan.Plan:
@@ -206,8 +210,9 @@ def start(fleet: Fleet) -> plan.Plan:
         """Other nodes don't depend on this one's flanneld: the kernel forwards while it restarts."""
 
     return services.start_plan(
-        "flannel start", fleet, cluster.flannel_nodes, service, may_stop=nothing, healthy=nothing
-    )
+        "flannel start", fleet, cluster.flannel_nodes, service, may_stop=nothing, healthy=nothing,
+        manner=Manner(again=_SUBNET_TAKEN),
+    )  # fmt: skip
 
 
 def states(fleet: Fleet) -> show.Table:

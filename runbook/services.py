@@ -11,6 +11,7 @@ from runbook import errors, plan, show
 from runbook.plans import reading, starting
 from runbook.plans.apply import Result, not_done
 from runbook.plans.rollout import Stop
+from runbook.plans.starting import PLAIN, Manner
 from runbook.resources import Change, Found, Look
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from runbook.params import Node
     from runbook.plans.reading import Guard
     from runbook.plans.selection import Quorum
-    from runbook.plans.starting import Ahead
 
 #: Waits until a member answers after its restart, or raises; called with the fleet and the node.
 Healthy = Callable[["Fleet", "Node"], None]
@@ -110,32 +110,31 @@ fi"""
 
 def roll(
     fleet: Fleet, changes: Sequence[Change], may_stop: MayStop, healthy: Healthy, stop: Stop | None = None,
-    ahead: Ahead | None = None,
+    manner: Manner = PLAIN,
 ) -> list[Result]:  # fmt: skip
     """Start what does not run, all at once; then restart what runs, one node at a time, healthy in between.
 
-    `ahead` lets one of those that start begin a moment before the others. The roll ends at the first node that fails,
-    or where it is asked to stop: the rest keeps running as it is.
+    The roll ends at the first node that fails, or where it is asked to stop: the rest keeps running as it is.
     """
     stop = stop or Stop()
     starts = [change for change in changes if change.action != "restart"]
     restarts = [change for change in changes if change.action == "restart"]
-    results = stop.rest(starts) if stop.asked else starting.at_once(fleet, starts, ahead, stop)
+    results = stop.rest(starts) if stop.asked else starting.at_once(fleet, starts, manner, stop)
     for number, change in enumerate(restarts):
         if stop.asked:
             return results + stop.rest(restarts[number:])
         if any(result.result != "done" for result in results):
             return results + not_done(restarts[number:], "not begun: another node failed")
-        results.append(_restart(fleet, change, may_stop, healthy, stop))
+        results.append(_restart(fleet, change, may_stop, healthy, manner, stop))
     return results
 
 
-def _restart(fleet: Fleet, change: Change, may_stop: MayStop, healthy: Healthy, stop: Stop) -> Result:
+def _restart(fleet: Fleet, change: Change, may_stop: MayStop, healthy: Healthy, manner: Manner, stop: Stop) -> Result:
     """Restart one node's unit and wait until it is healthy."""
     node = next(node for node in fleet.cluster.nodes if node.name == change.node)
     try:
         may_stop(fleet, node)
-        (result,) = starting.at_once(fleet, [change], stop=stop)
+        (result,) = starting.at_once(fleet, [change], manner, stop)
         if result.result == "done":
             healthy(fleet, node)
     except errors.RunbookError as error:
@@ -146,12 +145,11 @@ def _restart(fleet: Fleet, change: Change, may_stop: MayStop, healthy: Healthy, 
 def start_plan(
     title: str, fleet: Fleet, nodes: Iterable[Node], service: Service, *, may_stop: MayStop, healthy: Healthy,
     quorum: Quorum | None = None, guard: Callable[[Node], Guard] | None = None, judged: Judged | None = None,
-    ahead: Ahead | None = None,
+    manner: Manner = PLAIN,
 ) -> plan.Plan:  # fmt: skip
     """A plan that starts or restarts a unit on these nodes; `quorum` where they vote.
 
-    `guard` gives what says whether a node may be changed; `judged` refuses what must not be made; `ahead` lets one of
-    those that start begin a moment before the others.
+    `guard` gives what says whether a node may be changed; `judged` refuses what must not be made.
     """
     chosen = list(nodes)
 
@@ -167,7 +165,7 @@ def start_plan(
     def rollout(fleet: Fleet, changes: Sequence[Change], stop: Stop) -> list[Result]:
         from runbook.diagnosis import explain  # noqa: PLC0415 - it needs what this module is part of
 
-        return explain.failed_starts(fleet, roll(fleet, changes, may_stop, healthy, stop, ahead))
+        return explain.failed_starts(fleet, roll(fleet, changes, may_stop, healthy, stop, manner))
 
     return plan.Plan(title, fleet, make, rollout=rollout, quorum=quorum)
 

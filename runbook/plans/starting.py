@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 START_TIMEOUT_S = 120
 #: The others wait no longer than this for the one that is ahead: what keeps it back does not keep them.
 AHEAD_S = 5.0
-#: No more of a journal's line than this.
+#: No more of a journal's line than this, and of its end.
 _LINE_LENGTH = 300
+_LINES = 12
+_MOST_TRIES = 8
 
 #: What goes on beside a start: the word for the others, and twice a second the journal's newest line. None of its
 #: programs has the channel's output: it would stay open for the last of them.
@@ -35,11 +37,13 @@ beside() {{
   {tell_begun}
   last=
   while sleep 0.5 >/dev/null; do
-    line=$(journalctl -u {name} --since "$since" -n 1 --no-pager -o cat | tail -n 1 | cut -c 1-{length})
+    line=$(said | tail -n 1 | cut -c 1-{length})
     [ "$line" = "$last" ] || printf '@line %s\\n' "$line"
     last=$line
   done
 }}
+# Its newest lines are asked of tail: with --since, journalctl -n gives the oldest ones (systemd 252).
+said() {{ journalctl -u {name} --since "$since" --no-pager -o cat; }}
 since=$(date '+%Y-%m-%d %H:%M:%S')
 beside 2>/dev/null & beside=$!
 trap 'kill "$beside" 2>/dev/null' EXIT
@@ -48,6 +52,18 @@ _TELL_BEGUN = """\
 turn=0
   until {{ {begun}; }} || [ $turn -ge {turns} ]; do turn=$((turn + 1)); sleep 0.02 >/dev/null; done
   echo @follow"""
+_RESTART = """\
+tries=1
+while :; do
+  answer=$(timeout {timeout} systemctl restart {name} 2>&1) && exit 0
+  {again} || break
+  tries=$((tries + 1)); echo @again
+  systemctl reset-failed {name} 2>/dev/null  # or systemd refuses the sixth start within 10 s
+done
+"""
+_AGAIN = """\
+[ $tries -lt {most} ] && journalctl --sync && \\
+    said | tail -n {lines} | grep -qF {words}"""
 _WAIT = """\
 crashes=0; crashed=
 while :; do
@@ -57,12 +73,12 @@ while :; do
     *Job=[1-9]*) ;;
     *ActiveState=active*) exit 0 ;;
     *ActiveState=failed*) crashes=2 ;;
-    *ActiveState=inactive*) [ -z "$said" ] || {{ printf '%s\\n' "$said" >&2; crashes=2; }} ;;
+    *ActiveState=inactive*) [ -z "$answer" ] || {{ printf '%s\\n' "$answer" >&2; crashes=2; }} ;;
   esac
   case "$state" in *SubState=auto-restart*) [ "$crashed" ] || crashes=$((crashes + 1)); crashed=1;; *) crashed=;; esac
   if [ $crashes -ge 2 ] || [ "$(date +%s)" -ge $end ]; then
     [ $crashes -ge 2 ] || echo "not ready within {timeout} s:" $state >&2
-    journalctl -u {name} --since "$since" -n 12 --no-pager -o cat >&2
+    said | tail -n {lines} >&2
     exit 1
   fi
   sleep 0.1
@@ -83,7 +99,23 @@ class Ahead:
     begun: str
 
 
-def script(unit: str, verb: str, timeout_s: int, *, begun: str = "", follows: bool = False) -> str:
+@dataclass(frozen=True)
+class Manner:
+    """How units are started, where systemd's start alone is not the whole of it.
+
+    Attributes:
+        ahead: Lets one of those that start begin a moment before the others.
+        again: What the unit's journal says of a start that failed by bad luck alone: it is tried again at once.
+    """
+
+    ahead: Ahead | None = None
+    again: str = ""
+
+
+PLAIN = Manner()
+
+
+def script(unit: str, verb: str, timeout_s: int, *, begun: str = "", follows: bool = False, again: str = "") -> str:
     """Give the sh that (re)starts a unit and waits until it is active.
 
     It returns at once when the start fails, with the end of its journal on stderr. While it waits it prints the newest
@@ -96,13 +128,15 @@ def script(unit: str, verb: str, timeout_s: int, *, begun: str = "", follows: bo
         begun: sh; `@follow` is printed once it succeeds, or the start has failed.
         follows: Start it only when a line comes on standard input. An end of the input is the end of who asked for it:
             then nothing is started.
+        again: What the journal says of a start that is tried again at once; `@again` is printed before.
     """
     name = quote(unit)
     told = _TELL_BEGUN.format(begun=begun, turns=int(AHEAD_S * 50)) if begun else ""
     beside = _BESIDE.format(name=name, length=_LINE_LENGTH, tell_begun=told)
     # A unit that hangs in `activating` is not helped by start, hence restart. It ends when the job ends: a unit that
     # fails once may be up at its next try (Restart=), which is waited for.
-    restart = f"said=$(timeout {timeout_s} systemctl restart {name} 2>&1) && exit 0"
+    unlucky = _AGAIN.format(name=name, most=_MOST_TRIES, lines=_LINES, words=quote(again)) if again else "false"
+    restart = _RESTART.format(name=name, timeout=timeout_s, again=unlucky)
     return f"""
 set -u
 {lock_script.own_guard()}
@@ -112,31 +146,29 @@ systemctl daemon-reload
 systemctl reset-failed {name} 2>/dev/null
 {"read -r go || exit 1" if follows else ""}
 {beside}
-said= end=$(( $(date +%s) + {timeout_s} ))
+answer= end=$(( $(date +%s) + {timeout_s} ))
 {"" if verb == "enable" else restart}
 {"echo @follow" if begun else ""}
-{_WAIT.format(name=name, timeout=timeout_s)}
+{_WAIT.format(name=name, timeout=timeout_s, lines=_LINES)}
 """
 
 
-def at_once(
-    fleet: Fleet, changes: Sequence[Change], ahead: Ahead | None = None, stop: Stop | None = None
-) -> list[Result]:
+def at_once(fleet: Fleet, changes: Sequence[Change], manner: Manner = PLAIN, stop: Stop | None = None) -> list[Result]:
     """Start units on all their nodes at once: etcd's first start is ready only when a quorum of members is.
 
     Args:
         fleet: The nodes.
         changes: What to start, one a node.
-        ahead: Lets one of them begin a moment before the others; they wait for it AHEAD_S at most.
+        manner: How; the others wait AHEAD_S at most for one that is ahead.
         stop: Keeps those from beginning that have not begun when it is asked.
     """
     stop = stop or Stop()
     chosen = {change.node: change for change in changes}
     nodes = [node for node in fleet.cluster.nodes if node.name in chosen]
-    if ahead is None or len(nodes) <= 1:
-        outcomes = fleet.each(lambda connection: _start(fleet, connection, chosen[connection.node.name], stop), nodes)
+    if manner.ahead is None or len(nodes) <= 1:
+        outcomes = fleet.each(lambda one: _start(fleet, one, chosen[one.node.name], stop, manner.again), nodes)
     else:
-        outcomes = _one_ahead(fleet, nodes, chosen, ahead, stop)
+        outcomes = _one_ahead(fleet, nodes, chosen, manner.ahead, stop, manner.again)
     results = []
     for node in nodes:
         outcome, change = outcomes[node.name], chosen[node.name]
@@ -146,7 +178,7 @@ def at_once(
 
 
 def _one_ahead(
-    fleet: Fleet, nodes: Sequence[Node], chosen: Mapping[str, Change], ahead: Ahead, stop: Stop
+    fleet: Fleet, nodes: Sequence[Node], chosen: Mapping[str, Change], ahead: Ahead, stop: Stop, again: str
 ) -> dict[str, Outcome[Result]]:
     first = min(nodes, key=ahead.rank)
     follow = threading.Event()
@@ -154,9 +186,9 @@ def _one_ahead(
     def work(connection: Connection) -> Result:
         change = chosen[connection.node.name]
         if connection.node != first:
-            return _start(fleet, connection, change, stop, follow)
+            return _start(fleet, connection, change, stop, again, follow)
         try:
-            return _start(fleet, connection, change, stop, follow, ahead.begun)
+            return _start(fleet, connection, change, stop, again, follow, ahead.begun)
         finally:
             follow.set()
 
@@ -165,13 +197,13 @@ def _one_ahead(
 
 
 def _start(
-    fleet: Fleet, connection: Connection, change: Change, stop: Stop, follow: threading.Event | None = None,
-    begun: str = "",
+    fleet: Fleet, connection: Connection, change: Change, stop: Stop, again: str = "",
+    follow: threading.Event | None = None, begun: str = "",
 ) -> Result:  # fmt: skip
     """Start one node's unit: once `follow` is set; or, with `begun`, at once, and set it."""
     start, what = time.monotonic(), f"{change.action} {change.resource}"
-    follows = follow is not None and not begun
-    sh = script(change.resource, change.action, START_TIMEOUT_S, begun=begun, follows=follows)
+    feed = () if follow is None or begun else _go(follow)
+    sh = script(change.resource, change.action, START_TIMEOUT_S, begun=begun, follows=feed != (), again=again)
 
     def note() -> None:
         fleet.journal.note(change.node, what, "started")
@@ -180,17 +212,13 @@ def _start(
     def heard(line: str) -> None:
         if line.startswith("@line "):
             fleet.journal.tell(Pulse(change.node, line=clean(line.removeprefix("@line "))))
+        elif line == "@again":
+            fleet.journal.note(change.node, "tried again", detail=again)
         elif line == "@follow" and follow:
             follow.set()
 
-    def go() -> Iterator[bytes]:
-        if follow:
-            follow.wait(AHEAD_S)
-        yield b"go\n"
-
     error, remedy = "", f"`journalctl -u {change.resource}` on the node tells more"
     try:
-        feed = go() if follows else ()
         done = connection.run(
             sh, what=what, feed=feed, timeout_s=START_TIMEOUT_S + 30, heard=heard, begin=stop.begin(note)
         )
@@ -203,3 +231,9 @@ def _start(
     fleet.journal.note(change.node, what, "failed" if error else "done", error)
     took_s = time.monotonic() - start
     return Result(change, "failed", error, took_s, remedy) if error else Result(change, "done", "", took_s)
+
+
+def _go(follow: threading.Event) -> Iterator[bytes]:
+    """The line that lets a node start: when the first has begun, or has been waited for long enough."""
+    follow.wait(AHEAD_S)
+    yield b"go\n"

@@ -166,7 +166,7 @@ class Roll:
         self.fails = fails
         monkeypatch.setattr(starting, "_start", self.start)
 
-    def start(self, _fleet: Fleet, _connection: Connection, change: Change, _stop: Stop) -> Result:
+    def start(self, _fleet: Fleet, _connection: Connection, change: Change, _stop: Stop, _again: str) -> Result:
         self.order.append(f"{change.action} {change.node}")
         bad = self.fails.get("start") == change.node
         return Result(change, "failed" if bad else "done", "crashed" if bad else "")

@@ -12,7 +12,7 @@ from runbook import etcd
 from runbook.journal import Pulse, Step
 from runbook.plans import starting
 from runbook.plans.rollout import Stop
-from runbook.plans.starting import Ahead
+from runbook.plans.starting import Ahead, Manner
 from runbook.resources import Change
 
 if TYPE_CHECKING:
@@ -63,12 +63,13 @@ def started(
 
 
 @pytest.mark.parametrize("follows", [False, True])
+@pytest.mark.parametrize("again", ["", 'it\'s \\ "taken"'])
 @pytest.mark.parametrize("begun", ["", "[ -e /x ]"])
 @pytest.mark.parametrize("verb", ["start", "restart", "enable"])
 @pytest.mark.parametrize("unit", ["etcd.service", "a b'c.service"])
-def test_scripts_are_valid_sh(verb: str, unit: str, begun: str, follows: bool) -> None:  # noqa: FBT001 - a case
+def test_scripts_are_valid_sh(verb: str, unit: str, begun: str, again: str, follows: bool) -> None:  # noqa: FBT001
     """What is sent to a node parses."""
-    script = starting.script(unit, verb, 120, begun=begun, follows=follows)
+    script = starting.script(unit, verb, 120, begun=begun, follows=follows, again=again)
     done = subprocess.run(["sh", "-n"], input=script, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -90,6 +91,33 @@ def test_a_start_that_failed_once_may_come_up(tmp_path: Path) -> None:
     assert asked.count("show") == len(states)
 
 
+def test_bad_luck_is_tried_again_at_once(tmp_path: Path) -> None:
+    """A start whose journal has the words for it is tried again, which is noted; one that fails otherwise is not."""
+    fleet = fleet_of(cluster_of(), tmp_path)
+    count = tmp_path / "count"
+    lucky = f'echo >>{count}; [ "$(wc -l <{count})" -ge 3 ] && exit 0; exit 1'
+    asked = stand_in(fleet, "node1", "ActiveState=failed SubState=failed Job=", restart=lucky, journal="taken: 7")
+    (result,) = starting.at_once(fleet, CHANGES[:1], Manner(again="taken"))
+    assert (result.result, result.error) == ("done", "")
+    assert asked.read_text().count("restart etcd.service") == 3
+    assert [(one.step, one.detail) for one in fleet.journal.steps if one.state == "done"] == [
+        ("tried again", "taken"), ("tried again", "taken"), ("start etcd.service", ""),
+    ]  # fmt: skip
+    count.unlink()
+    (result,) = starting.at_once(fleet, CHANGES[:1], Manner(again="other words"))
+    assert (result.result, result.error) == ("failed", "taken: 7")
+
+
+def test_bad_luck_has_an_end(tmp_path: Path) -> None:
+    """What goes on failing in the same way is no bad luck: it fails with its journal."""
+    fleet = fleet_of(cluster_of(), tmp_path)
+    state = "ActiveState=failed SubState=failed Job="
+    asked = stand_in(fleet, "node1", state, restart="exit 1", journal="taken: 7")
+    (result,) = starting.at_once(fleet, CHANGES[:1], Manner(again="taken"))
+    assert (result.result, result.error) == ("failed", "taken: 7")
+    assert asked.read_text().count("restart etcd.service") == 8
+
+
 def test_enabling_restarts_nothing(tmp_path: Path) -> None:
     """A unit that is only enabled goes on running."""
     status, _, asked = started(tmp_path, "enable", ACTIVE)
@@ -103,6 +131,15 @@ def test_a_start_that_fails_shows_the_journal(tmp_path: Path) -> None:
     assert status == 1
     assert "etcd: bad flag" in said
     assert "not ready" not in said
+
+
+def test_the_end_of_the_journal_is_shown(tmp_path: Path) -> None:
+    """Of a long journal it is the last lines that tell why; journalctl gives the first ones of those since a time."""
+    fleet = fleet_of(cluster_of(), tmp_path)
+    stand_in(fleet, "node1", "ActiveState=failed SubState=failed Job=", restart="exit 1")
+    local(fleet)["node1"].shim("journalctl", 'case "$*" in *" -n "*) seq 1 12 ;; *) seq 1 50 ;; esac')
+    (result,) = starting.at_once(fleet, CHANGES[:1])
+    assert result.error.split() == [str(number) for number in range(39, 51)]
 
 
 def test_a_start_that_systemd_refuses_says_why(tmp_path: Path) -> None:
@@ -162,7 +199,7 @@ def test_what_is_stopped_before_it_begins_is_not_started(tmp_path: Path) -> None
     fleet, stop = fleet_of(cluster_of(), tmp_path), Stop()
     stop.ask("an interrupt")
     for ahead in (None, Ahead(by_reverse_name, "true")):
-        results = starting.at_once(fleet, CHANGES, ahead, stop)
+        results = starting.at_once(fleet, CHANGES, Manner(ahead), stop)
         assert {(one.result, one.error) for one in results} == {("not done", "not begun: stopped by an interrupt")}
     assert [one.scripts for one in local(fleet).values()] == [[], [], []]
     assert fleet.journal.steps == []
@@ -185,7 +222,7 @@ def test_the_others_follow_when_the_first_has_begun(tmp_path: Path) -> None:
     wait = f'until [ "$(wc -l <{order})" -ge 3 ]; do :; done'
     stand_in(fleet, "node3", restart=f"echo node3 >>{order}; touch {tmp_path}/begun; {wait}")
     ahead = Ahead(by_reverse_name, f"[ -e {tmp_path}/begun ]")
-    results = starting.at_once(fleet, CHANGES, ahead)
+    results = starting.at_once(fleet, CHANGES, Manner(ahead))
     assert [(one.change.node, one.result, one.error) for one in results] == [
         (f"node{n}", "done", "") for n in (1, 2, 3)
     ]  # fmt: skip
@@ -202,7 +239,7 @@ def test_a_first_that_fails_keeps_nobody_back(tmp_path: Path, monkeypatch: pytes
     local(fleet)["node1"].shim("systemctl", SYSTEMCTL.replace("show) ", f"show) {wait}; "))
     for node in ("node2", "node3"):
         stand_in(fleet, node, restart=f"echo >>{others}")
-    results = starting.at_once(fleet, CHANGES, Ahead(lambda node: node.name, "false"))
+    results = starting.at_once(fleet, CHANGES, Manner(Ahead(lambda node: node.name, "false")))
     assert [one.result for one in results] == ["failed", "done", "done"]
     assert "etcd: bad flag" in results[0].error
 
@@ -215,13 +252,13 @@ def test_a_first_that_hangs_is_waited_for_only_so_long(tmp_path: Path, monkeypat
     stand_in(fleet, "node1", restart=f'until [ "$(wc -l <{others})" -ge 2 ]; do :; done')
     for node in ("node2", "node3"):
         stand_in(fleet, node, restart=f"echo >>{others}")
-    results = starting.at_once(fleet, CHANGES, Ahead(lambda node: node.name, "false"))
+    results = starting.at_once(fleet, CHANGES, Manner(Ahead(lambda node: node.name, "false")))
     assert [one.result for one in results] == ["done"] * 3
 
 
 def test_where_none_is_to_be_started_none_is_ahead(tmp_path: Path) -> None:
     """A plan of restarts alone has nothing to start at once: no results, and no error."""
-    assert starting.at_once(fleet_of(cluster_of(), tmp_path), [], Ahead(lambda node: node.name, "true")) == []
+    assert starting.at_once(fleet_of(cluster_of(), tmp_path), [], Manner(Ahead(lambda node: node.name, "true"))) == []
 
 
 def test_the_first_member_is_the_one_that_etcd_asks_first(tmp_path: Path) -> None:
