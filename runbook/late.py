@@ -1,8 +1,9 @@
-"""Modules that are imported when something of them is first used: those that a library names and we seldom need."""
+"""Imports that take less time: many at once, and what libraries name but we seldom need when it is first used."""
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import importlib.util
 import sys
@@ -31,6 +32,17 @@ def late(*names: str) -> None:
         if spec is not None:
             sys.modules[name] = module = _Late(name)
             module.__spec__ = spec
+
+
+@contextlib.contextmanager
+def at_once() -> Iterator[None]:
+    """Import much in the block, and don't look for garbage in it meanwhile or ever: a module is none."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from runbook import errors, fleet, lock, lock_script, phases, record
 from runbook.journal import Journal
 from runbook.jupyter import forked, formats
+from runbook.late import at_once
 from runbook.pages import timeline
 from runbook.pages.rendering import Rendering
 from runbook.records import evidence, redact, saving, summary
@@ -235,8 +236,9 @@ def _executor(
     folder: Path, number: int, redactor: redact.Redactor
 ) -> Iterator[Callable[[Phase, dict[str, object]], PhaseRun]]:
     """Give what executes a phase's notebook; no kernel is left at the end."""
-    papermill = formats.papermill()  # half a second that `plan` and `status` don't need
-    from runbook.jupyter import engine, kernels  # noqa: PLC0415
+    with at_once():
+        papermill = formats.papermill()  # half a second that `plan` and `status` don't need
+        from runbook.jupyter import engine, kernels  # noqa: PLC0415
 
     # A run that is interrupted leaves a task of nbclient's with an error that nobody asks for: asyncio would print it.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)

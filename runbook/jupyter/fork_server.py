@@ -9,7 +9,6 @@ their sockets and keys are removed, and it ends.
 from __future__ import annotations
 
 import contextlib
-import gc
 import importlib
 import json
 import os
@@ -21,6 +20,8 @@ import socket
 import struct
 import sys
 from typing import Any
+
+from runbook.late import at_once, without
 
 #: What notebooks import, and what the modules behind it import late. One that is missing is no fault here: who needs it
 #: says so.
@@ -189,15 +190,12 @@ def _become(message: dict[str, Any], fds: list[int]) -> None:
 
 
 def _import_ahead() -> None:
-    sys.modules[_NOT] = None  # type: ignore[assignment]  # Python's own way to say that there is no such module
-    for name in AHEAD:
-        with contextlib.suppress(ImportError):
-            importlib.import_module(name)
-    importlib.import_module("rich.cells").cell_len("✓")  # it reads its table of widths
-    importlib.import_module("ipykernel.debugger")  # it notes that there is no debugpy
-    del sys.modules[_NOT]
-    gc.collect()
-    gc.freeze()  # a kernel's collections need not copy the pages of what was imported
+    with at_once(), without(_NOT):  # so a kernel's collections copy no page of what was imported
+        for name in AHEAD:
+            with contextlib.suppress(ImportError):
+                importlib.import_module(name)
+        importlib.import_module("rich.cells").cell_len("✓")  # it reads its table of widths
+        importlib.import_module("ipykernel.debugger")  # it notes that there is no debugpy
 
 
 def main() -> None:
