@@ -260,7 +260,7 @@ def test_off_and_on_again_broken_off_between_users_and_auth(practice: Practice, 
     etcdctl_on(practice, params, "role", "delete", "flannel")
     apply(fleet, "03-04")
     assert len(flannel.config(fleet).changes) == 7
-    dies = f'case "$*" in *"auth enable"*) kill -KILL $PPID;; esac; exec {ETCDCTL}.real "$@"'
+    dies = f'case "$*" in *"auth enable"*) kill -KILL $PPID; exit 1;; esac; exec {ETCDCTL}.real "$@"'
     shim = f"#!/bin/sh\n{dies}\n"
     practice.on("node1", f"mv {ETCDCTL} {ETCDCTL}.real")
     file = practice.root("node1") / ETCDCTL.lstrip("/")
