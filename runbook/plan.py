@@ -55,6 +55,7 @@ class Plan:
         self._make = make
         self._rollout = rollout
         self._timeout_s = timeout_s
+        self._begun = False
         self.read_again()
 
     def read_again(self) -> None:
@@ -120,6 +121,8 @@ class Plan:
     async def apply(self, approve: bool | str = False) -> show.Table:  # noqa: FBT001, FBT002 - the notebooks' parameter
         """Make the changes once they are approved; an empty plan needs no approval.
 
+        A plan that was applied before, whole or in part, is read again first: nothing is made twice.
+
         Args:
             approve: True, or the id of this very plan; False asks the person in front of the notebook: JupyterLab shows
                 buttons, and boxes to leave nodes out.
@@ -133,6 +136,8 @@ class Plan:
             PlanRefused: a change would do harm; nothing was changed.
             ApplyFailed: some changes were not made; the table was shown, the rest goes on with the next run.
         """
+        if self._begun:
+            await self._leave_the_rest(approve)
         self.check_allowed()
         if self.empty:
             return applying.table(self, [])
@@ -149,6 +154,14 @@ class Plan:
             raise fault
         return table
 
+    async def _leave_the_rest(self, approve: object) -> None:
+        """Read the nodes again after an apply, which may have ended unseen: a page was reloaded, a cell interrupted."""
+        before, shown = self.changes, self.id
+        await applying.beside(self.read_again)
+        if approve is True and not selection.within(self.changes, before):
+            raise self._changed(shown)
+        self._begun = False
+
     def check_allowed(self) -> None:
         """Raise PlanRefused where a change would do harm."""
         if refusals := self.refusals:
@@ -160,11 +173,14 @@ class Plan:
         shown = self.id
         self.read_again()
         if self.id != shown:
-            raise errors.PlanChanged(
-                f"the nodes have changed since plan {shown} was shown; it would be {self.id} now",
-                subject=self.title,
-                remedy="look at the plan again",
-            )
+            raise self._changed(shown)
+
+    def _changed(self, shown: str) -> errors.PlanChanged:
+        return errors.PlanChanged(
+            f"the nodes have changed since plan {shown} was shown; it would be {self.id} now",
+            subject=self.title,
+            remedy="look at the plan again",
+        )
 
     def held(self) -> dict[str, str]:
         """The nodes that may not be left out, each with the reason."""
@@ -172,6 +188,7 @@ class Plan:
 
     def make(self, changes: Sequence[Change], stop: Stop) -> list[Result]:
         """Make these changes of the plan, as they are; called by `applying`, once they are approved."""
+        self._begun = True
         rollout = self._rollout or everywhere(self.id, self._timeout_s)
         return rollout(self.fleet, changes, stop)
 

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
 APPLY, NOT_NOW, STOP, AGAIN, LEAVE = "Apply", "Not now", "Stop after this step", "Try again", "Leave it"
 _RUN_AGAIN = "run this cell again: what is done is kept, only the rest is made"
+_GOES_ON = (
+    "<small>After a reload of this page it goes on, and what is shown here stands still: run this cell again, it waits"
+    " for the end and makes only what is missing.</small>"
+)
 _RELOADS = "<small>After a reload of this page: interrupt the kernel (■), then run this cell again.</small>"
 
 
@@ -193,7 +197,7 @@ class _Gate:
             self._page.show(("running", words), progress.as_html(), progress.as_text())
 
         hint = "What has begun is finished, nothing more begins"
-        self._controls.show(row(self._controls.acting(STOP, hint, ask_to_stop)))
+        self._controls.show(row(self._controls.acting(STOP, hint, ask_to_stop)), text(_GOES_ON))
         self._running = True
         how = f"approved by {self._name()}{self._left()}"
         results = await applying.run(self._plan, changes, how, stop=stop, look=look)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import nbformat
 import pytest
 from lab import APPLY, DARK, LIGHT, Book, Lab, opened
-from practice import NODES, Practice, mesh, table
+from practice import NODES, Practice, mesh, table, until
 from reading import TEXTS, contrast
 
 from runbook import phases
@@ -29,6 +29,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster-7")]
 
 INDEX = "index.ipynb"
 UNITS, START, CERTS = "03_etcd_units.ipynb", "04_etcd_start.ipynb", "06_flannel_certs.ipynb"
+RESTART = "restart etcd.service"
 UNIT = "/etc/systemd/system/etcd.service"
 CERT_DIR = "/etc/flanneld/cert"
 GATES = [phase.notebook for phase in phases.PHASES if phase.plan]
@@ -357,10 +358,43 @@ def test_a_reloaded_page_applies_nothing_twice(practice: Practice, lab: Lab, uni
     assert applied(lab) == before + 1
 
 
+def test_a_page_reloaded_while_it_applies_restarts_nothing_twice(practice: Practice, lab: Lab, units: Book) -> None:
+    """The cell goes on in the kernel, and all of it is in the journal; run again, it waits, and finds nothing to do."""
+    units.through()
+    before, told = practice.starts(), len(steps(lab))
+    book = lab.book(START)
+    book.run_all()
+    book.until_asked()
+    book.press("Apply")
+    until(lambda: ("node1", RESTART, "started") in steps(lab)[told:])
+    assert "After a reload of this page it goes on" in book.output().inner_text()
+    book = lab.reload(START, kernel=False)
+    assert steps(lab)[told:].count(("node3", RESTART, "done")) == 0  # it is still under way
+    book.cell().locator(".jp-InputArea-editor").click()
+    book.run_here()
+    cells = book.until_idle()
+    assert not any(cell.failed for cell in cells)
+    assert "nothing to change" in book.output().inner_text()
+    done = [(node, step, state) for node in NODES for step, state in ((RESTART, "started"), (RESTART, "done"))]
+    assert [one for one in steps(lab)[told:] if one[1] == RESTART] == done
+    after = practice.starts()
+    assert all(before[node] != after[node] for node in NODES)
+    book.run_all()
+    went(book)
+    assert "nothing to change" in book.output("etcd.start").inner_text()
+    assert practice.starts() == after
+    assert [one for one in steps(lab)[told:] if one[1] == RESTART] == done
+
+
+def steps(lab: Lab) -> list[tuple[str, str, str]]:
+    """What the record's journal tells: node, step and state."""
+    lines = (lab.server.record / "journal.jsonl").read_text(encoding="utf-8").splitlines()
+    return [(one["node"], one["step"], one["state"]) for one in map(json.loads, lines)]
+
+
 def applied(lab: Lab) -> int:
     """How many plans were applied, as the record's journal tells."""
-    lines = (lab.server.record / "journal.jsonl").read_text(encoding="utf-8").splitlines()
-    return sum(one["step"].startswith("apply ") and one["state"] == "done" for one in map(json.loads, lines))
+    return sum(step.startswith("apply ") and state == "done" for _, step, state in steps(lab))
 
 
 def test_without_a_kernel_the_result_is_there(lab: Lab, walk: Walk) -> None:  # noqa: ARG001 - all notebooks have run

@@ -134,6 +134,30 @@ def test_a_plan_is_made_true_and_then_is_empty(fleet: Fleet, tmp_path: Path) -> 
     assert scripts(fleet) == ran
 
 
+def test_a_plan_that_was_applied_makes_nothing_twice(fleet: Fleet, tmp_path: Path) -> None:
+    """Applied again it is read again: only what is missing is made, and then it is empty and asks nobody."""
+    one = files_plan(fleet, tmp_path)
+    applied(one)
+    (tmp_path / "node2" / "etc/unit").unlink()
+    assert [(row["node"], row["resource"]) for row in show.rows(applied(one))] == [
+        ("node2", str(tmp_path / "node2" / "etc/unit")),
+    ]  # fmt: skip
+    ran = scripts(fleet)
+    table = applied(one, approve=False)
+    assert (len(table), "nothing to change" in table.caption) == (0, True)
+    assert scripts(fleet) == ran
+
+
+def test_what_was_not_approved_is_not_made_by_an_old_yes(fleet: Fleet, tmp_path: Path) -> None:
+    """Where the nodes ask for another change after an apply than the one that was approved, it is shown first."""
+    one = files_plan(fleet, tmp_path)
+    applied(one)
+    (tmp_path / "node2" / "etc/unit").write_bytes(b"by hand\n")
+    with pytest.raises(errors.PlanChanged):
+        applied(one)
+    assert (tmp_path / "node2" / "etc/unit").read_bytes() == b"by hand\n"
+
+
 def test_nothing_is_changed_before_it_is_approved(fleet: Fleet, tmp_path: Path) -> None:
     """Headless and without approval a plan ends with its id in the remedy, and nothing was run."""
     one = files_plan(fleet, tmp_path)
