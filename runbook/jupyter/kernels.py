@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import shutil
-import tempfile
 import time
 import weakref
 from pathlib import Path
@@ -18,6 +17,7 @@ from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.utils import ensure_async, run_sync  # type: ignore[attr-defined]  # from jupyter_core
 
+from runbook import socket_folder
 from runbook.jupyter.provisioner import ForkProvisioner
 
 if TYPE_CHECKING:
@@ -30,8 +30,6 @@ LOG_VARIABLE = "RUNBOOK_KERNEL_LOG"
 #: Installed as share/jupyter/kernels/runbook, for papermill and JupyterLab by themselves.
 _SPEC = Path(__file__).with_name("kernelspec")
 _NAME = "runbook"
-#: A socket's address has 107 bytes at most (unix(7)); its own name takes some of them.
-_MOST_FOLDER = 90
 _ENDED_S = 5.0
 _LOOK_S = 0.01
 _ANSWER_S = 1.0
@@ -85,10 +83,7 @@ class IpcKernelManager(AsyncKernelManager):
 
     def __init__(self, **options: Any) -> None:  # noqa: ANN401 - traits
         # By default the sockets would lie in the working folder, which is the record's.
-        folder = tempfile.mkdtemp(prefix="runbook-kernel-")
-        if len(folder) > _MOST_FOLDER:
-            Path(folder).rmdir()
-            folder = tempfile.mkdtemp(prefix="runbook-kernel-", dir="/tmp")
+        folder = socket_folder.make("runbook-kernel-", len("kernel-1"))
         self._remove_folder = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         ours: dict[str, Any] = {
             "transport": "ipc",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import nbformat
 from jupyter_client.connect import jupyter_runtime_dir  # type: ignore[attr-defined]  # from jupyter_core
 
-from runbook import errors, phases, record
+from runbook import errors, phases, record, socket_folder
 from runbook.records import saving, summary
 
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ _OVERRIDES = {
 #: nbdime's buttons compare with git's HEAD: a record is in no git, and they fill the toolbar.
 _PAGE = {"disabledExtensions": {"nbdime-jupyterlab": True}}
 _WORKSPACE = "runbook"
-#: A socket's address has 107 bytes at most (unix(7)); a kernel's own name in the folder takes 50 of them.
-_MOST_FOLDER = 57
+#: The longest name of a kernel's socket: `kernel-<uuid>-ipc-1`, and some more.
+_LONGEST_SOCKET = 49
 #: The notebooks of a checkout lie beside docs/, those of a record beside a copy of the page.
 _DOCS_LINK = re.compile(rf"\]\(\.\./docs/(?={re.escape(errors.PAGE)}[)#])")
 
@@ -100,7 +100,7 @@ def open_lab(folder: Path, *, options: tuple[str, ...] = ()) -> int:
 def _runtime_folder() -> Iterator[str]:
     """Jupyter's own runtime folder; one of our own where its name is too long for the sockets of kernels in it."""
     folder = jupyter_runtime_dir()
-    if len(os.fsencode(folder)) <= _MOST_FOLDER:
+    if socket_folder.has_room(folder, _LONGEST_SOCKET):
         yield folder
         return
     with tempfile.TemporaryDirectory(prefix="runbook-", dir="/tmp") as short:

@@ -25,14 +25,13 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runbook import errors
+from runbook import errors, socket_folder
 from runbook.ssh import Counts, Login
 from runbook.transport import dial
 from runbook.transport.brokered import VARIABLE, digest, error_as_dict, frame, read_frame
@@ -46,8 +45,6 @@ if TYPE_CHECKING:
 _SOCKET = "socket"
 _BACKLOG = 512
 _STOP_S = 5.0
-#: sun_path holds 108 bytes (unix(7)), its end among them.
-_LONGEST_PATH = 100
 
 
 @dataclass(frozen=True)
@@ -79,10 +76,7 @@ def serving(cluster: Cluster) -> Iterator[Broker]:
 
     A node that can't be reached is no error here: whoever uses it is told, in the same words as without a broker.
     """
-    folder = Path(tempfile.mkdtemp(prefix="runbook-"))
-    if len(str(folder)) > _LONGEST_PATH:
-        folder.rmdir()
-        folder = Path(tempfile.mkdtemp(prefix="runbook-", dir="/tmp"))
+    folder = Path(socket_folder.make("runbook-", len(_SOCKET)))
     path = str(folder / _SOCKET)
     before = os.environ.get(VARIABLE)
     try:
