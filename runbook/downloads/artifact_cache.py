@@ -12,6 +12,7 @@ import os
 import shutil
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -24,7 +25,7 @@ from runbook.downloads import checksums
 from runbook.errors import ArtifactError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from runbook.downloads.releases import Release
 
@@ -120,9 +121,8 @@ def load(root: Path, release: Release) -> tuple[Binary, ...]:
         raise NotInCache(f"its manifest can't be read: {str(error).splitlines()[0]}") from None
     if manifest.release != str(release) or set(manifest.files) != set(release.names):
         raise NotInCache(f"its manifest is that of {manifest.release} with {', '.join(manifest.files) or 'no files'}")
-    for name, file in manifest.files.items():
-        verify(folder / name, file.sha256)
-        verify(folder / f"{name}.gz", file.packed_sha256)
+    sums = {folder / name: file.sha256 for name, file in manifest.files.items()}
+    verify(sums | {folder / f"{name}.gz": file.packed_sha256 for name, file in manifest.files.items()})
     return _binaries(folder, release, manifest)
 
 
@@ -209,12 +209,18 @@ def _take(descriptor: int, path: Path, release: Release, report: Callable[[str],
             return
 
 
-def verify(path: Path, expected: str) -> None:
-    """Compare a file of the cache with its checksum; one that was compared and has not changed since counts.
+def verify(sums: Mapping[Path, str]) -> None:
+    """Compare files of the cache with their checksums, on all cores; what was compared and has not changed counts.
 
     Raises:
-        NotInCache: It is another one, or can't be read.
+        NotInCache: One is another, or can't be read: the first of them.
     """
+    with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="runbook-sum") as pool:
+        for _ in pool.map(_verify, sums.keys(), sums.values()):
+            pass
+
+
+def _verify(path: Path, expected: str) -> None:
     try:
         stat = path.lstat()
         seen = (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, expected)

@@ -75,14 +75,15 @@ def _load(folder: Path, binaries: Sequence[Binary]) -> tuple[Binary, ...]:
         listed = _List.model_validate_json((folder / _LIST).read_bytes()).files
     except (OSError, ValidationError) as error:
         raise NotInCache(str(error)) from None
-    found = []
+    found, sums = [], {}
     for binary in binaries:
         file = listed.get(binary.name)
         if file is None or file.sha256 != binary.sha256:
             raise NotInCache(f"{_LIST} tells nothing of this {binary.name}")
         path = folder / f"{binary.name}.zst"
-        artifact_cache.verify(path, file.packed_sha256)
+        sums[path] = file.packed_sha256
         found.append(replace(binary, zstd=Packed(path, file.packed_size, file.packed_sha256, "zstd -dc")))
+    artifact_cache.verify(sums)
     return tuple(found)
 
 
