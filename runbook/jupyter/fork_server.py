@@ -208,7 +208,7 @@ def main() -> None:
         send(sock, {"ready": os.getpid()})
     asked = Server(sock).serve()
     if asked is None:
-        return
+        os._exit(0)  # at once: whoever has started it waits, and Python would take all that was imported apart
     del sock
     if "module" in asked:
         importlib.import_module(asked["module"]).main()
