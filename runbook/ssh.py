@@ -18,7 +18,7 @@ import paramiko
 from runbook import errors
 from runbook.plain_text import printable
 from runbook.transport import dial
-from runbook.transport.channel import MARK, Feeder, Lines, drain, packed, send
+from runbook.transport.channel import MARK, Feeder, Lines, alone, drain, packed, send
 
 if TYPE_CHECKING:
     import socket
@@ -178,10 +178,11 @@ class Login:
         self.open()
         if begin:
             begin()
-        marked = f"printf '{MARK.decode('latin1').replace(chr(30), chr(92) + '036').rstrip()}\\n'\n{script}"
-        body, reads = packed(marked)
-        command = f"timeout -k 5 {timeout_s + 5:.0f} sh -c '{reads}'"
-        command = f"env LC_ALL=C PATH={PATH} {command}"
+        mark = MARK.decode("latin1").replace(chr(30), "\\036").rstrip()
+        script = f"export LC_ALL=C PATH={PATH}\nprintf '{mark}\\n'\n{script}"
+        # A program's start is a millisecond of the node's: no env before the shell, and no head where nothing is fed.
+        body, reads = (alone(script), "") if feed == () else packed(script)
+        command = f"timeout -k 5 {timeout_s + 5:.0f} sh" + (f" -c '{reads}'" if reads else "")
         prefix = b""
         if self._sudo:
             command = f"sudo {'-kS -p' + chr(39) * 2 if self._sudo_password else '-n'} -- {command}"

@@ -41,6 +41,11 @@ def packed(script: str) -> tuple[bytes, str]:
     return body, f's=$(head -c {len(body)}); case $s in *"# whole") eval "$s" ;; *) {refused} ;; esac'
 
 
+def alone(script: str) -> bytes:
+    """Make a script that has no input what is sent to `sh`, which reads it to its last word before any of it runs."""
+    return f"rb_run() {{\n{script}\n}}\ncase run in run) rb_run </dev/null ;; esac\n".encode()
+
+
 def send(channel: paramiko.Channel, block: bytes) -> None:
     """Send bytes to a command's standard input."""
     # Channel.sendall copies the rest at every send: 64 MiB would take 41 s. Views of small chunks don't.

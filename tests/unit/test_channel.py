@@ -40,3 +40,23 @@ def test_of_a_script_that_was_cut_nothing_runs(tmp_path: Path) -> None:
     assert [one.name for one in tmp_path.iterdir()] == ["kept"]
     assert ran(body, reads, tmp_path).returncode == 0
     assert (tmp_path / "ran").exists()
+
+
+@given(st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=40))
+def test_a_script_without_input_runs_as_it_is(text: str) -> None:
+    """Whatever it holds; what it reads is nothing, never the rest of itself."""
+    body = channel.alone(f"printf %s {quote(text)}; cat; exit 7 # the last line")
+    done = subprocess.run(["sh"], input=body, capture_output=True, timeout=30, check=False)
+    assert (done.returncode, done.stdout.decode()) == (7, text)
+
+
+def test_of_a_script_without_input_that_was_cut_nothing_runs(tmp_path: Path) -> None:
+    """At whatever byte before its last word is whole."""
+    body = channel.alone("touch ran\nrm -rf kept/.staged\n")
+    (tmp_path / "kept").mkdir()
+    for size in range(len(body) - len("\n")):
+        done = subprocess.run(["sh"], input=body[:size], capture_output=True, cwd=tmp_path, timeout=30, check=False)
+        assert done.stdout == b""
+        assert [one.name for one in tmp_path.iterdir()] == ["kept"], size
+    subprocess.run(["sh"], input=body, cwd=tmp_path, timeout=30, check=True)
+    assert (tmp_path / "ran").exists()
