@@ -52,13 +52,23 @@ class MemberData:
         return f"data in {self.cluster.etcd.data_dir}"
 
     def there(self) -> str:
-        """Tell whether the node has data, or a unit that is not known to keep its data in the wanted folders."""
-        etcd = self.cluster.etcd
+        """Tell whether the node has data, and whether its unit is another one than the params would make."""
+        etcd, name = self.cluster.etcd, self.cluster.name
         unit, data, wal = (quote(path) for path in (f"{etcd.unit_dir}/{UNIT}", etcd.data_dir, etcd.wal_dir))
-        ours = [quote(f"--{name}={path} ") for name, path in (("data-dir", etcd.data_dir), ("wal-dir", etcd.wal_dir))]
+        ours = [f"Description=etcd {etcd.version}, member {self.node.name} of cluster {name}\n"]
+        flags = {
+            "data-dir": etcd.data_dir,
+            "wal-dir": etcd.wal_dir,
+            "initial-cluster-token": etcd.initial_cluster_token,
+        }
+        ours += [f" --{flag}={value} " for flag, value in flags.items()]
+        known = "\n".join(f'case "$rb_unit" in *{quote(text)}*) ;; *) echo guarded=doubt ;; esac' for text in ours)
         return f"""
 for rb in {wal}/*.wal {data}/member/wal/*.wal; do [ ! -e "$rb" ] || {{ echo guarded=yes; break; }}; done
-[ ! -e {unit} ] || case "$(cat {unit})" in *{ours[0]}*{ours[1]}*) ;; *) echo guarded=yes ;; esac
+if [ -e {unit} ]; then
+rb_unit=$(cat {unit})
+{known}
+fi
 """
 
     def looks(self) -> tuple[Look, ...]:

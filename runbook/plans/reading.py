@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 class Guard(Resource, Protocol):
-    """Says whether a node may be changed at all; looked at only where something is to change."""
+    """Says whether a node may be changed at all; it is asked where something is to change, or where there is a doubt."""
 
     def there(self) -> str:
-        """Give sh that prints `guarded=yes` where there is anything to look at."""
+        """Give sh that prints `guarded=yes` where there is anything to look at, `guarded=doubt` to be asked anyway."""
 
 
 def read(fleet: Fleet, resources: Mapping[str, Sequence[Resource]], *, what: str) -> dict[str, list[Found]]:
@@ -101,7 +101,8 @@ def judged(
 ) -> tuple[list[Change], int]:
     """Hold what was read of `guarded` resources against what is wanted.
 
-    A guard is asked where something is to change and there is anything to look at: one more round trip then. A file
+    A guard is asked where something is to change and there is anything to look at, or where in doubt: one more round
+    trip then. A file
     that has the wanted bytes is remembered by its sum and change time (`fleet.sums`).
 
     Returns:
@@ -118,7 +119,8 @@ def judged(
             unchanged += change is None
             if isinstance(resource, File) and state.get("sha256") == resource.sha256:
                 fleet.sums[name, resource.path] = state["ctime"], resource.sha256
-    asked = {name: [guard] for name, guard in guards.items() if changes[name] and found[name][-1].get("guarded")}
+    hints = {name: found[name][-1].get("guarded") for name in guards}
+    asked = {name: [guards[name]] for name, hint in hints.items() if hint == "doubt" or (hint and changes[name])}
     for name, (state,) in (read(fleet, asked, what=what) if asked else {}).items():
         if change := guards[name].compare(state):
             changes[name].append(replace(change, node=name))

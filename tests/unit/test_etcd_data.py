@@ -12,10 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from local_node import cluster_of
 
-from runbook import errors, params
+from runbook import errors, etcd, params, units
 from runbook.etcd_data import MemberData, written_by
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from runbook.resources import Found
 
 DATA, WAL = "/data/k8s/etcd/data", "/data/k8s/etcd/wal"
@@ -168,6 +170,35 @@ def test_the_probe_is_valid_sh(version: str) -> None:
     cluster = cluster_of(etcd={"version": version}, flannel={"version": "0.26.7"})
     script = MemberData(cluster, cluster.nodes[0]).probe()
     subprocess.run(["sh", "-n"], input=script, text=True, check=True)
+
+
+@pytest.mark.parametrize(
+    ("changed", "hint"),
+    [
+        ({}, "yes"),
+        ({"version": "3.5.21"}, "doubt"),
+        ({"initial_cluster_token": "new"}, "doubt"),
+        ({"data_dir": "/data/new"}, "doubt"),
+        ({"wal_dir": "/data/new/wal"}, "doubt"),
+    ],
+)
+def test_a_doubt_is_what_the_unit_there_does_not_say(changed: dict[str, str], hint: str, tmp_path: Path) -> None:
+    """A member's own unit beside its data leaves none; one of another version, token or folder does."""
+    ours, wanted = cluster_of(), cluster_of(etcd=changed)
+    (tmp_path / "wal").mkdir()
+    (tmp_path / "wal" / "0.wal").touch()
+    text = units.render(
+        "etcd.service.j2", version=ours.etcd.version, name="node1", cluster=ours.name, user="etcd", data_dir=DATA,
+        bin_dir=ours.bin_dir, flags=etcd.flags(ours, ours.nodes[0]), writable=[], environment={},
+    )  # fmt: skip
+    (tmp_path / "etcd.service").write_bytes(text)
+    script = MemberData(wanted, wanted.nodes[0]).there()
+    script = script.replace(wanted.etcd.unit_dir, str(tmp_path)).replace("/data/k8s/etcd/wal/*", f"{tmp_path}/wal/*")
+    done = subprocess.run(["sh"], input=script, text=True, check=True, capture_output=True)
+    assert done.stdout.split()[-1] == f"guarded={hint}"
+    (tmp_path / "etcd.service").unlink()
+    (tmp_path / "wal" / "0.wal").unlink()
+    assert subprocess.run(["sh"], input=script, text=True, check=True, capture_output=True).stdout == ""
 
 
 def test_the_approval_names_the_data_folder() -> None:

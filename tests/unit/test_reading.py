@@ -169,6 +169,11 @@ def test_a_guard_is_not_asked_where_all_is_right(fleet: Fleet) -> None:
     assert judged(fleet, "echo type=right", {"node1": Guarding("yes")}) == ([], 1, 1)
 
 
+def test_a_guard_in_doubt_is_asked_anyway(fleet: Fleet) -> None:
+    """Also where nothing else would change: a plan is not called right that can't be."""
+    assert judged(fleet, "echo type=right", {"node1": Guarding("doubt")}) == ([("node1", "data")], 1, 2)
+
+
 def test_a_guard_with_nothing_to_look_at_is_not_asked(fleet: Fleet) -> None:
     """A first build has no data: reading its plan stays one round trip."""
     assert judged(fleet, "echo x=1", {"node1": Guarding("")}) == ([("node1", "says")], 0, 1)
