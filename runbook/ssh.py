@@ -196,7 +196,7 @@ class Login:
                 f"the node's shell did not run it (status {done.status}): {printable(done.stderr + done.stdout, 400)}",
                 node=self._target.name,
                 subject=what,
-                remedy="try `ssh USER@HOST true` by hand; a node needs sh, env, timeout and head (coreutils)",
+                remedy="try `ssh USER@HOST true` by hand; a node needs sh, timeout and head (coreutils)",
             )
         return Completed(self._target.name, what, done.status, output, done.stderr)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Guard(Resource, Protocol):
-    """Says whether a node may be changed at all; it is asked where something is to change, or where there is a doubt."""
+    """Says whether a node may be changed at all; asked where something is to change, or where there is a doubt."""
 
     def there(self) -> str:
         """Give sh that prints `guarded=yes` where there is anything to look at, `guarded=doubt` to be asked anyway."""
