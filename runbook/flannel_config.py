@@ -155,7 +155,8 @@ echo "config=$(printf %s "$out" | base64 -w0)"; echo "error=$(base64 -w0 <"$err"
         seen = f'mod({key}) = "0"' if value is None else f"value({key}) = {json.dumps(value)}"
         txn = f"{seen}\n\nput {key} {new}\n\n\n"
         command = etcdctl.command(self.cluster, "txn")
-        stop = f"{{ echo 'the key {self.label} was changed by someone else meanwhile: look again' >&2; exit 1; }}"
+        told = quote(f"the key {self.label} was changed by someone else meanwhile: look again")
+        stop = f"{{ echo {told} >&2; exit 1; }}"
         return f"printf %s {quote(txn)} | {command} | grep -q '^SUCCESS' || {stop}"
 
 

@@ -178,10 +178,10 @@ class Login:
         self.open()
         if begin:
             begin()
-        mark = MARK.decode("latin1").replace(chr(30), "\\036").rstrip()
-        script = f"export LC_ALL=C PATH={PATH}\nprintf '{mark}\\n'\n{script}"
+        printed = MARK.decode("latin1").replace(chr(30), "\\036").rstrip()
+        marked = f"export LC_ALL=C PATH={PATH}\nprintf '{printed}\\n'\n{script}"
         # A program's start is a millisecond of the node's: no env before the shell, and no head where nothing is fed.
-        body, reads = (alone(script), "") if feed == () else packed(script)
+        body, reads = (alone(marked), "") if feed == () else packed(marked)
         command = f"timeout -k 5 {timeout_s + 5:.0f} sh" + (f" -c '{reads}'" if reads else "")
         prefix = b""
         if self._sudo:
