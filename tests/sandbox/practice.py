@@ -31,7 +31,7 @@ BIN = Path(sys.executable).parent
 NODES = ("node1", "node2", "node3")
 UNITS = ("etcd", "flanneld")
 _PROGRAM_S = 400
-_BUILT = "/opt/k8s /etc/etcd /etc/flanneld /data /usr/local/bin/gzip"
+_BUILT = "/opt/k8s /etc/etcd /etc/flanneld /data /usr/local/bin/zstd"
 """What a node that was never touched has not got."""
 
 

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster-2")]
 
 BIN_DIR = "/opt/k8s/bin"
-SLOW_GZIP = """#!/bin/sh
+SLOW_ZSTD = """#!/bin/sh
 # Stops in the middle of what it receives until somebody lets it go on.
 exec 3<&0
-/usr/bin/gzip "$@" <&3 &
+/usr/bin/zstd "$@" <&3 &
 kill -STOP $!
 echo $! >/var/tmp/stopped.new
 mv /var/tmp/stopped.new /var/tmp/stopped
@@ -206,7 +206,7 @@ def test_a_start_that_fails_tells_what_its_journal_says(virgin: Practice) -> Non
 def test_a_connection_that_breaks_in_the_middle_leaves_nothing_half(virgin: Practice) -> None:
     """The SSH session is killed while a node receives: its row fails, no half file stays there; then it goes on."""
     stopped = virgin.root("node2") / "var/tmp/stopped"
-    virgin.on("node2", f"cat >/usr/local/bin/gzip <<'END'\n{SLOW_GZIP}END\nchmod 755 /usr/local/bin/gzip")
+    virgin.on("node2", f"cat >/usr/local/bin/zstd <<'END'\n{SLOW_ZSTD}END\nchmod 755 /usr/local/bin/zstd")
     with virgin.fleet(virgin.params()) as fleet, ThreadPoolExecutor(1) as pool:
         applied = pool.submit(apply, fleet, "01")
         until(stopped.exists)
@@ -216,7 +216,7 @@ def test_a_connection_that_breaks_in_the_middle_leaves_nothing_half(virgin: Prac
             applied.result(timeout=60)
         assert "node1" not in str(caught.value)
         assert failed_nodes(fleet) == {"node2"}
-        virgin.on("node2", f"kill -CONT {stopped.read_text(encoding='ascii').strip()}; rm /usr/local/bin/gzip")
+        virgin.on("node2", f"kill -CONT {stopped.read_text(encoding='ascii').strip()}; rm /usr/local/bin/zstd")
         until(lambda: binaries(virgin)["node2"] == 0)
         assert binaries(virgin) == {**CAPACITY, "node2": 0}
         assert {row["node"] for row in show.rows(apply(fleet, "01")["binaries"])} == {"node2"}
