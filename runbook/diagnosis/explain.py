@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 _LIMIT_S = 10.0
 _MOST = 6
 _LAST_LINES = 3
+#: What systemd says of each start that fails, after the unit's own last words.
+_SYSTEMDS = re.compile(
+    r"\S+: (Main process exited|Failed with result|Scheduled restart job)|(Start|Stopp)(ing|ed) |Failed to start "
+)
 #: What is only not built yet explains no failure.
 _NOT_BUILT = "is not installed"
 
@@ -61,7 +66,9 @@ def _explained(result: Result, rows: Sequence[Mapping[str, str]]) -> Result:
         return result
     told = [f"{row['cause']}: {row['why']}" for row in own]
     # Of the journal's end, whose lines are long, the last ones are enough beside a cause.
-    told += [message(line) for line in result.error.splitlines()[-_LAST_LINES:]]
+    said = result.error.splitlines()
+    said = [line for line in said if not _SYSTEMDS.match(line)] or said
+    told += [message(line) for line in said[-_LAST_LINES:]]
     return replace(result, error="\n".join(told), remedy="; ".join(row["remedy"] for row in own))
 
 

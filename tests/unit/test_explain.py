@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
 
 import pytest
@@ -88,6 +89,19 @@ def test_a_failed_start_tells_its_own_nodes_causes(opened: Fleet, monkeypatch: p
     (result,) = explain.failed_starts(opened, [failed()])
     assert result.error == ("the disk is full: 0 MiB free\nno quorum: 0 MiB free\nline 2\nline 3\nline 4")
     assert result.remedy == "free space; free space"
+
+
+@pytest.mark.parametrize("own", ["bind: address already in use", ""])
+def test_the_units_own_last_words_are_told(opened: Fleet, monkeypatch: pytest.MonkeyPatch, own: str) -> None:
+    """What systemd says of every start that failed is told only where the unit itself said nothing."""
+    finds(monkeypatch, ROW)
+    by_systemd = [
+        "Starting etcd.service - etcd.", "etcd.service: Main process exited, code=exited, status=1/FAILURE",
+        "etcd.service: Failed with result 'exit-code'.", "Failed to start etcd.service - etcd.",
+    ]  # fmt: skip
+    said = "\n".join([by_systemd[0], *([own] if own else []), *by_systemd[1:]])
+    (result,) = explain.failed_starts(opened, [replace(failed(), error=said)])
+    assert result.error.splitlines()[1:] == ([own] if own else by_systemd[1:])
 
 
 def test_what_is_not_built_yet_explains_nothing(opened: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
