@@ -23,6 +23,8 @@ pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster-3")]
 MOST_OUTPUTS = 8
 """Of one notebook; the fullest has a table or two a look, and what its plan and its gate leave."""
 MOST_NOTEBOOK_BYTES = 200_000
+MOST_ROUND_TRIPS = {"node1": 33, "node2": 23, "node3": 23}
+"""Of a run with nothing to change: one a plan, one a table, the lock's (2 more in a slow run); node1 asks etcd."""
 WITHOUT_ZSTD = NODES[-1]
 BESIDE_BINARIES = 400_000
 """Bytes to a node in a whole run but for the binaries: scripts, certificates, units, and SSH's and TCP's own."""
@@ -159,6 +161,12 @@ def test_a_second_run_sends_no_file(second: Run) -> None:
     """Where the bytes are there already, none are sent; scripts are all that travels."""
     assert sent_bytes(second.record) == dict.fromkeys(NODES, 0)
     assert {node: seen.bytes for node, seen in second.counted.items() if seen.bytes > BESIDE_BINARIES} == {}
+
+
+def test_a_second_run_takes_few_round_trips(second: Run) -> None:
+    """A table or a plan that asks a node twice shows here, before it is seen in a run's time."""
+    most = MOST_ROUND_TRIPS
+    assert {node: seen for node, seen in second.counted.items() if seen.round_trips > most[node]} == {}
 
 
 def test_a_run_starts_one_kernel_a_notebook_forked_from_one_server(each_run: Run) -> None:
