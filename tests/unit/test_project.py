@@ -81,6 +81,17 @@ def files(prerequisite: Callable[[str], NoReturn]) -> Iterator[tuple[str, str]]:
 # ---- dependencies
 
 
+def test_the_map_of_modules_is_whole() -> None:
+    """docs/architecture.md names every module, in the row of its package; the practice cluster has its own package."""
+    rows = [line for line in read(ROOT / "docs/architecture.md").splitlines() if line.startswith("| ")]
+    for path in MODULES:
+        package = path.parent.relative_to(ROOT / "runbook").as_posix()
+        if path.stem.startswith("__") or package.startswith("sandbox"):
+            continue
+        place = [row.partition(f"`{package}/`")[2] for row in rows] if package != "." else rows
+        assert any(f"`{path.stem}`" in row for row in place), f"{path.relative_to(ROOT)} is not in the map"
+
+
 def test_every_dependency_has_a_lower_bound() -> None:
     """Each dependency is bounded from below; upper bounds are the lock's work, but for pytest (see pyproject.toml)."""
     assert {
