@@ -40,7 +40,7 @@ def test_the_next_minor_line_is_rolled_in_while_a_writer_loses_nothing(practice:
     assert len(writer.acknowledged) > 100
     assert {row["result"] for table in made.values() for row in show.rows(table)} == {"done"}
     assert [(row["node"], row["action"]) for row in show.rows(made["etcd_start"])] == [(n, "restart") for n in NODES]
-    assert versions(practice, new) == [(NEW, "3.6.0")] * 3
+    until(lambda: versions(practice, new) == [(NEW, "3.6.0")] * 3, within_s=60)  # data follow by themselves
     with practice.fleet(new) as fleet:
         until(lambda: wrong(fleet, "05,10-11") == [])
         assert all(table.empty for table in apply(fleet).values())
