@@ -175,10 +175,10 @@ class Lock:
             if gone
             else "wait for its end; when that run broke off, its lock is stale once it has expired"
         )
-        by_holder: dict[str, list[str]] = {}
-        for name, found in held_by.items():
-            by_holder.setdefault(f"{'a stale lock' if found.stale else 'locked'} by {found}", []).append(name)
-        lines = [(", ".join(names), said) for said, names in by_holder.items()]
+        by_run: dict[tuple[str, bool], list[str]] = {}
+        for name, found in held_by.items():  # by the run: its nodes' clocks may be a second apart
+            by_run.setdefault((found.token, found.stale), []).append(name)
+        lines = [(", ".join(names), held_by[names[0]].told) for names in by_run.values()]
         if len(lines) == 1:
             raise errors.LockHeld(lines[0][1], node=lines[0][0], remedy=remedy)
         raise errors.LockHeld("\n".join(["another run is at work:", *map(": ".join, lines)]), remedy=remedy)

@@ -137,6 +137,11 @@ class Found:
         """Whether its lifetime has passed, by the node's own clock."""
         return self.now >= self.expires
 
+    @property
+    def told(self) -> str:
+        """Who holds it, for the run that it refuses."""
+        return f"{'a stale lock' if self.stale else 'locked'} by {self}"
+
     def __str__(self) -> str:
         if not self.token:
             return "an unknown holder (the file is not one of ours)"

@@ -143,6 +143,17 @@ def test_a_second_run_is_refused_and_told_by_whom(nodes: Nodes) -> None:
     assert caught.value.exit_status == 1
 
 
+def test_one_run_is_told_once_though_its_nodes_clocks_differ(nodes: Nodes) -> None:
+    """The same lock on three nodes is one line, of the first node's times; another run's is a line of its own."""
+    for seconds, node in enumerate(NODES[:2]):
+        nodes.leave(node, ELSEWHERE, 60 + seconds)
+    nodes.leave("node3", ELSEWHERE, 60, token="bb" * 16)
+    with pytest.raises(errors.LockHeld) as caught, nodes.held():
+        pass
+    heads = [line.partition(" by ")[0] for line in str(caught.value).splitlines()[1:3]]
+    assert heads == ["node1, node2: locked", "node3: locked"]
+
+
 def test_it_is_taken_on_all_nodes_or_on_none(nodes: Nodes) -> None:
     """A lock on the last node alone refuses the run, and leaves nothing on the others."""
     nodes.leave("node3", ELSEWHERE, 60)
