@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from runbook.errors import RunbookError
+from runbook.sandbox import requirements
 
 import job
 import machine
@@ -139,7 +140,7 @@ def main() -> int:
         only = [one for one in rivals.ALL if one.key in {"bash", *chosen.only.split(",")}]
         sizes = [int(one) for one in chosen.sizes.split(",") if one]
         try:
-            practice.need_room(max([NODES, *sizes]))
+            requirements.check_limits(max([NODES, *sizes]))  # before anything is measured
             rivals.setup()
             settle()
             if not chosen.no_rivals:

@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import os
 import shutil
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import platformdirs
 from runbook import state
-from runbook.errors import SandboxError
 from runbook.sandbox import Sandbox, base_image
 from runbook.sandbox.machine import lock, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 NAME = "bench"
 SLOT = 3
 _OTHER_RUN_S = 1800.0
 _PYTHON = "python3"
 _AT_ONCE = 4
-_WATCHERS = 6
-"""The inotify instances of a node: its systemd, udev, dbus and others."""
 
 
 def _with_python() -> None:
@@ -32,25 +29,6 @@ def _with_python() -> None:
         plain = base_image.path()
         base_image.PACKAGES = (*base_image.PACKAGES, _PYTHON)
         base_image.path = lambda: plain.with_name(f"{plain.name}-{_PYTHON}")
-
-
-def need_room(count: int) -> None:
-    """Refuse before anything is measured what would fail in the middle: each node's systemd watches files by inotify.
-
-    Raises:
-        SandboxError: The kernel's limit leaves no room for that many nodes beside what runs.
-    """
-    most = int(Path("/proc/sys/fs/inotify/max_user_instances").read_text(encoding="ascii"))
-    used = 0
-    for link in Path("/proc").glob("[0-9]*/fd/*"):
-        with suppress(OSError):
-            used += str(link.readlink()) == "anon_inode:inotify"
-    if used + count * _WATCHERS > most:
-        raise SandboxError(
-            f"{count} nodes need about {count * _WATCHERS} inotify instances; {used} of {most} are taken",
-            subject="fs.inotify.max_user_instances",
-            remedy="take other practice clusters down, or `sysctl -w fs.inotify.max_user_instances=512`",
-        )
 
 
 class Nodes:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _BOOT_DEADLINE_S = 90.0
 _LOGIN_DEADLINE_S = 20.0
 _CONSOLE_LINES = 15
+#: When nspawn must be seen: a process has no command line in the moment in which it becomes another program.
+_BEGUN_S = 2.0
 _LOOK_EVERY_S = 0.05
 
 _READY = "timeout 10 systemctl is-system-running --wait >&2; systemctl is-system-running; ls /proc/sys/net/bridge"
@@ -80,7 +82,7 @@ def wait_until_up(disk: Disk, address: str, ssh: list[str]) -> None:
                 said = (done.stderr or done.stdout).strip()
             if now - greeted > _LOGIN_DEADLINE_S:
                 break
-        elif not containers.find([disk.uuid])[disk.uuid].supervisors:
+        elif now - started > _BEGUN_S and not containers.find([disk.uuid])[disk.uuid].supervisors:
             said = "systemd-nspawn has ended"
             break
         time.sleep(_LOOK_EVERY_S)
