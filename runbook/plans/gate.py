@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 APPLY, NOT_NOW, STOP, AGAIN, LEAVE = "Apply", "Not now", "Stop after this step", "Try again", "Leave it"
 _RUN_AGAIN = "run this cell again: what is done is kept, only the rest is made"
 _GOES_ON = (
-    "<small>After a reload of this page it goes on, and what is shown here stands still: run this cell again, it waits"
-    " for the end and makes only what is missing.</small>"
+    "<small>After a reload of this page it goes on, and what is shown here stands still.<br>Then run this cell again:"
+    " it waits for the end, and makes only what is missing.</small>"
 )
 _RELOADS = "<small>After a reload of this page: interrupt the kernel (■), then run this cell again.</small>"
 
