@@ -1,8 +1,8 @@
 """SSH servers of a simulation: asyncssh, each on an address of its own in 127.0.0.0/8, many in a process.
 
-A server runs no shell. It takes a script as a node does (its length is in the command line), waits the latency that was
-set, and answers: to each `echo @mark` of a plan's reading that nothing is there, to all else with nothing. What is fed
-besides is counted and dropped.
+A server runs no shell. It takes a script as a node does (its length is in the command line where files follow it),
+waits the latency that was set, and answers each `echo @mark` of a plan's reading with the mark alone: nothing is there.
+What is fed besides is dropped.
 
 Arguments: FOLDER (host_key, user_key.pub), PORT, LATENCY in ms, FIRST and LAST number of the servers. Prints `ready`.
 """
@@ -25,15 +25,15 @@ _ASKED = re.compile(rb"^echo (@[0-9a-f]{16})$", re.MULTILINE)
 def answer(script: bytes) -> bytes:
     """What a node says that has nothing yet."""
     marks = [mark + b"\n" for mark in _ASKED.findall(script)]
-    return b"type=none\n".join(marks)
+    return b"".join(marks)
 
 
 async def main(folder: Path, port: int, latency_ms: float, first: int, last: int) -> None:
     """Listen until standard input ends."""
 
     async def serve(process: asyncssh.SSHServerProcess[bytes]) -> None:
-        length = int(re.findall(r"head -c (\d+)", process.command or "")[-1])
-        script = await process.stdin.readexactly(length)
+        length = re.search(r"head -c (\d+)", process.command or "")
+        script = await process.stdin.readexactly(int(length[1])) if length else await process.stdin.read()
         await asyncio.sleep(latency_ms / 1000)
         while await process.stdin.read(1 << 16):
             pass
