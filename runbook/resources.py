@@ -22,15 +22,6 @@ if TYPE_CHECKING:
 
 Found = Mapping[str, str]
 
-#: `rb_sum SIZE` prints the SHA-256 of so many bytes on standard input.
-SUM = r"""
-rb_sum() {
-  # On many bytes openssl, where a node has it, takes a third of sha256sum's time.
-  if [ "$1" -ge 1048576 ] && openssl dgst -sha256 -r </dev/null >/dev/null 2>&1; then openssl dgst -sha256 -r
-  else sha256sum; fi | cut -c1-64
-}
-"""
-
 
 class Look(NamedTuple):
     """What is to be read of a path; the answers are keys of a Found, each with `prefix` before it.

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from runbook.fleet import Fleet
+
 _OTHER_RUN_S = 1800.0
 
 
@@ -71,6 +73,13 @@ def practice(
     assert found, f"xdist group {group!r} has no slot"
     with cluster(f"test-{group}", int(found[1])) as sandbox:
         yield Practice(sandbox, tmp_path_factory.mktemp(group))
+
+
+@pytest.fixture(scope="module")
+def fleet(practice: Practice, params: Path) -> Iterator[Fleet]:
+    """The connections to the nodes of a module's `params`, for all of its tests."""
+    with practice.fleet(params) as made:
+        yield made
 
 
 def _remove(sandbox: Sandbox, home: Path) -> None:

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from clusters import binaries, built, practice, virgin
+from clusters import binaries, built, fleet, practice, virgin
 
-__all__ = ["binaries", "built", "practice", "virgin"]
+__all__ = ["binaries", "built", "fleet", "practice", "virgin"]

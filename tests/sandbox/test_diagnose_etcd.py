@@ -53,13 +53,6 @@ def params(practice: Practice) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def fleet(practice: Practice, params: Path) -> Iterator[Fleet]:
-    """The connections to them, for all tests of this module."""
-    with practice.fleet(params) as made:
-        yield made
-
-
 @pytest.fixture
 def kept(practice: Practice, params: Path, fleet: Fleet) -> Iterator[None]:
     """Nothing is wrong before the test; what was written before it is there after it."""

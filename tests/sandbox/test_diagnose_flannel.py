@@ -33,13 +33,6 @@ def params(practice: Practice) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def fleet(practice: Practice, params: Path) -> Iterator[Fleet]:
-    """The connections to its nodes, for all tests of this module."""
-    with practice.fleet(params) as made:
-        yield made
-
-
 @pytest.fixture(autouse=True)
 def kept(practice: Practice, params: Path, fleet: Fleet) -> Iterator[None]:
     """Nothing is wrong before a test; what was written before it, and each node's lease, are the same after it."""
