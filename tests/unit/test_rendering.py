@@ -121,6 +121,7 @@ def test_a_fork_that_is_killed_costs_nothing_but_time(notebooks: list[Path]) -> 
 
 def test_without_a_fork_server_none_is_started() -> None:
     """Closing a record needs no kernels."""
+    forked.end()  # another test of this process may have left one
     assert forked.serve("runbook.pages.rendering", (0, 1)) is None
 
 
