@@ -91,7 +91,7 @@ def _round(fleet: Fleet, asked: dict[str, list[Target]], count: int) -> dict[Pai
     nodes = [node for node in fleet.cluster.flannel_nodes if asked[node.name]]
 
     def script(name: str) -> str:
-        ping = f"ping -n -q -c {count} -i 0.05 -W 1"
+        ping = f"ping -n -q -c {count} -i 0.02 -W 1"
         pings = [
             f'{{ rb_said=$({ping} {quote(address)} 2>&1); rb_say {number} "$rb_said"; }} &'
             for number, (_, _, address) in enumerate(asked[name])

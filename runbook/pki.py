@@ -14,14 +14,13 @@ fcntl's record locks don't hold between the threads of one process).
 
 from __future__ import annotations
 
-import fcntl
 import os
 import stat
-import time
 from contextlib import contextmanager
 from shlex import quote
 from typing import TYPE_CHECKING, NoReturn
 
+from runbook import file_lock
 from runbook.certs import passphrase
 from runbook.certs.authority import Authority, new_authority, sealed
 from runbook.certs.certificates import KeyPair, Profile, public_fingerprint
@@ -251,19 +250,12 @@ def _sync(directory: Path) -> None:
 def _locked(directory: Path) -> Iterator[None]:
     file = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        deadline = time.monotonic() + _LOCK_SECONDS
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise PkiError(
-                        f"another process has been making the CA for {_LOCK_SECONDS:.0f} s",
-                        subject=str(directory / _LOCK),
-                        remedy="end it, then run again",
-                    ) from None
-                time.sleep(0.02)
+        if not file_lock.take(file, _LOCK_SECONDS):
+            raise PkiError(
+                f"another process has been making the CA for {_LOCK_SECONDS:.0f} s",
+                subject=str(directory / _LOCK),
+                remedy="end it, then run again",
+            )
         yield
     finally:
         os.close(file)

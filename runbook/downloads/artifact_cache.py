@@ -6,12 +6,10 @@ artifacts/etcd-v3.6.16-linux-amd64.tar.gz   a tarball that the operator put ther
 
 from __future__ import annotations
 
-import fcntl
 import gzip
 import os
 import shutil
 import tempfile
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 
+from runbook import file_lock
 from runbook.downloads import checksums
 from runbook.errors import ArtifactError
 
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from runbook.downloads.releases import Release
 
 LOCK_S = 1800.0
-_POLL_S = 0.1
 _PACK_LEVEL = 6
 _Seen = tuple[int, int, int, int, str]
 _verified: dict[Path, _Seen] = {}  # what a file was when its sum was last computed: reading 60 MB again tells no more
@@ -172,7 +170,14 @@ def locked(root: Path, release: Release, report: Callable[[str], None]) -> Itera
     root.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        _take(descriptor, path, release, report)
+        if not file_lock.take(
+            descriptor, LOCK_S, waiting=lambda: report(f"another process is fetching {release}; waiting for it")
+        ):
+            raise ArtifactError(
+                f"another process has held the lock of {release} for {LOCK_S / 60:g} minutes",
+                subject=str(path),
+                remedy=f"end it (fuser {path} shows which), then run again",
+            )
         yield
     finally:
         os.close(descriptor)
@@ -186,27 +191,6 @@ def workplace(root: Path, release: Release) -> Iterator[Path]:
         shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=prefix, dir=root) as folder:
         yield Path(folder)
-
-
-def _take(descriptor: int, path: Path, release: Release, report: Callable[[str], None]) -> None:
-    deadline = time.monotonic() + LOCK_S
-    told = False
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise ArtifactError(
-                    f"another process has held the lock of {release} for {LOCK_S / 60:g} minutes",
-                    subject=str(path),
-                    remedy=f"end it (fuser {path} shows which), then run again",
-                ) from None
-            if not told:
-                report(f"another process is fetching {release}; waiting for it")
-                told = True
-            time.sleep(_POLL_S)
-        else:
-            return
 
 
 def verify(sums: Mapping[Path, str]) -> None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shlex
 import subprocess
-import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runbook import file_lock
 from runbook.errors import SandboxError
 
 if TYPE_CHECKING:
@@ -92,18 +91,11 @@ def lock(path: Path, *, wait_s: float) -> Iterator[None]:
         SandboxError: Another process held it for longer than `wait_s` seconds.
     """
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    deadline = time.monotonic() + wait_s
     with path.open("a", encoding="utf-8") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise SandboxError(
-                        f"another process has held this lock for {wait_s:.0f} s",
-                        subject=str(path),
-                        remedy="wait for the other `runbook sandbox` to end",
-                    ) from None
-                time.sleep(0.05)
+        if not file_lock.take(file.fileno(), wait_s):
+            raise SandboxError(
+                f"another process has held this lock for {wait_s:.0f} s",
+                subject=str(path),
+                remedy="wait for the other `runbook sandbox` to end",
+            )
         yield
