@@ -42,8 +42,9 @@ def fetch(
     offline: bool = False,
     report: Callable[[str], None] = _silent,
     sites: Sequence[str] | None = None,
+    unread: bool = False,
 ) -> tuple[Binary, ...]:
-    """Have the files of a release in the cache, checked, each raw and packed, by gzip and by zstd.
+    """Have the files of a release in the cache, each raw and packed, by gzip and by zstd; what travels is checked.
 
     Asked in order: the cache, a tarball that lies in the cache folder, the mirrors, the release sites, the Go modules.
 
@@ -56,6 +57,7 @@ def fetch(
         offline: Use nothing that needs a network.
         report: Gets a line of progress now and then.
         sites: Other release sites than upstream's.
+        unread: Don't read what lies in the cache: its manifest tells what nodes should have, and nothing is to travel.
 
     Returns:
         One `Binary` a file, in the order of `names(product, version)`.
@@ -66,7 +68,8 @@ def fetch(
     release = Release(product, version, arch)
     root = (default_cache() if cache is None else cache).absolute()
     upstream = artifact_sources.RELEASE_SITES[product] if sites is None else sites
-    return zstd_packed.added(root, release, _had(release, root, mirrors, upstream, report, offline=offline), report)
+    had = _had(release, root, mirrors, upstream, report, offline=offline, unread=unread)
+    return zstd_packed.added(root, release, had, report, unread=unread)
 
 
 def _had(
@@ -77,16 +80,17 @@ def _had(
     report: Callable[[str], None],
     *,
     offline: bool,
+    unread: bool,
 ) -> tuple[Binary, ...]:
     """The release from the cache, where it is put first if it is not there."""
     try:
-        return artifact_cache.load(root, release)
+        return artifact_cache.load(root, release, unread=unread)
     except NotInCache:
         pass
     try:
         with artifact_cache.locked(root, release, report):
             try:
-                return artifact_cache.load(root, release)  # another process may have put it there
+                return artifact_cache.load(root, release, unread=unread)  # another process may have put it there
             except NotInCache as error:
                 if error.damage:
                     report(f"{root / release.folder} is damaged and will be fetched again: {error.damage}")

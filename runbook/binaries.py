@@ -14,7 +14,7 @@ from runbook.plans import looking, reading
 from runbook.resources import Change, Directory, File, Found, Look, Resource
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from runbook.artifacts import Binary
     from runbook.fleet import Fleet
@@ -50,8 +50,11 @@ def _paths(cluster: Cluster, node: Node) -> list[str]:
     return [f"{cluster.bin_dir}/{name}" for product, version in wanted for name in artifacts.names(product, version)]
 
 
-def _fetched(fleet: Fleet, machines: Mapping[str, str]) -> dict[str, list[Binary]]:
-    """The binaries of each of these nodes, by node name; fetched once for each product and architecture."""
+def _fetched(fleet: Fleet, machines: Mapping[str, str], *, unread: bool) -> dict[str, list[Binary]]:
+    """The binaries of each of these nodes, by node name; fetched once for each product and architecture.
+
+    `unread`: those in the cache are not read, as they are not to travel.
+    """
     cluster = fleet.cluster
     fetched: dict[tuple[str, str, str], tuple[Binary, ...]] = {}
     result: dict[str, list[Binary]] = {}
@@ -62,7 +65,7 @@ def _fetched(fleet: Fleet, machines: Mapping[str, str]) -> dict[str, list[Binary
             if key not in fetched:
                 fetched[key] = artifacts.fetch(
                     product, version, arch, cache=cluster.artifacts.cache, mirrors=cluster.artifacts.mirrors,
-                    offline=cluster.artifacts.offline, report=lambda text: fleet.journal.note("", text),
+                    offline=cluster.artifacts.offline, report=lambda text: fleet.journal.note("", text), unread=unread,
                 )  # fmt: skip
             result.setdefault(node.name, []).extend(fetched[key])
     return result
@@ -82,6 +85,11 @@ class _Machine:
 
     def compare(self, found: Found) -> None:
         """Never changes anything."""
+
+
+def _machines(found: Mapping[str, Sequence[Found]]) -> dict[str, str]:
+    """What each node said of its machine, by node name."""
+    return {name: states[0].get("machine", "") for name, states in found.items()}
 
 
 @dataclass(frozen=True)
@@ -114,9 +122,9 @@ def install(fleet: Fleet) -> plan.Plan:
     """Plan phase 01: each node's binaries in `bin_dir`, mode 0755; what has the same bytes already stays.
 
     On the etcd nodes etcd, etcdctl and etcdutl, on the flannel nodes flanneld and mk-docker-opts.sh. They come from the
-    cache, the mirrors, the release site or a Go build on this side, in this order; each checksum is compared first, and
-    the plan notes with what. They travel packed: by zstd to a node that has it, else by gzip. A running process
-    keeps its old binary until phase 04 or 09 restarts it.
+    cache, the mirrors, the release site or a Go build on this side, in this order; the checksum of each that is to
+    travel is compared first, and the plan notes with what. They travel packed: by zstd to a node that has it, else by
+    gzip. A running process keeps its old binary until phase 04 or 09 restarts it.
 
     Returns:
         The plan: one row a node and file. Nothing on a node is changed by making it.
@@ -136,17 +144,19 @@ def install(fleet: Fleet) -> plan.Plan:
             node.name: [_Machine(), folder, *map(_Placed, _paths(cluster, node))] for node in cluster.nodes
         }
         found = reading.read(fleet, reading.guarded(asked, guards), what=what)
-        binaries = _fetched(fleet, {name: states[0].get("machine", "") for name, states in found.items()})
-        binaries = {
-            name: [one.by_zstd() if "zstd" in found[name][0] else one for one in files]
-            for name, files in binaries.items()
-        }
-        resources: dict[str, list[Resource]] = {
-            name: [folder, *(File(f"{cluster.bin_dir}/{one.name}", one, 0o755) for one in files)]
-            for name, files in binaries.items()
-        }
         there = {name: states[1:] for name, states in found.items()}
-        changes, unchanged = reading.judged(fleet, resources, there, what=what, guards=guards)
+        for unread in (True, False):  # the cache's files are only read where one is to travel
+            binaries = {
+                name: [one.by_zstd() if "zstd" in found[name][0] else one for one in files]
+                for name, files in _fetched(fleet, _machines(found), unread=unread).items()
+            }
+            resources: dict[str, list[Resource]] = {
+                name: [folder, *(File(f"{cluster.bin_dir}/{one.name}", one, 0o755) for one in files)]
+                for name, files in binaries.items()
+            }
+            changes, unchanged = reading.judged(fleet, resources, there, what=what, guards=guards)
+            if not any(change.payloads() for change in changes):
+                break
         origins = {
             f"{one.product} {one.version} {one.arch}: from {one.source}, checked against {one.compared_with}"
             for files in binaries.values()
@@ -186,7 +196,7 @@ def versions(fleet: Fleet) -> show.Table:
     }
     read = reading.outcomes(fleet, resources, what="versions of the binaries")
     answered = {name: one.value for name, one in read.items() if one.value is not None}
-    binaries = _fetched(fleet, {name: states[0].get("machine", "") for name, states in answered.items()})
+    binaries = _fetched(fleet, _machines(answered), unread=True)
     rows: list[dict[str, object]] = []
     for name, outcome in read.items():
         if name not in answered:

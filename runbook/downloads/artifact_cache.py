@@ -46,7 +46,7 @@ class Packed:
 
 @dataclass(frozen=True)
 class Binary:
-    """One file of a release in the cache: `path` is what goes to a node, `packed` the same by gzip.
+    """One file of a release in the cache: `path` is what a node gets, `packed` the same by gzip, which travels.
 
     Sizes are in bytes; `sha256` is that of `path`, `packed_sha256` that of `packed`; `compared_with` says what vouches
     for them; `zstd` is the same by zstd, where there is one; `unpack` the node's command for `packed`.
@@ -104,8 +104,13 @@ class _Manifest(BaseModel):
     files: dict[str, _File]
 
 
-def load(root: Path, release: Release) -> tuple[Binary, ...]:
-    """Return a release's files, each one's checksum compared with the manifest's.
+def load(root: Path, release: Release, *, unread: bool = False) -> tuple[Binary, ...]:
+    """Return a release's files, the checksum of what travels, the packed ones, compared with the manifest's.
+
+    Args:
+        root: The cache.
+        release: What it is.
+        unread: Believe the manifest, if the files are there and as large as it says: nothing is to travel yet.
 
     Raises:
         NotInCache: The release isn't there, or is damaged.
@@ -119,8 +124,11 @@ def load(root: Path, release: Release) -> tuple[Binary, ...]:
         raise NotInCache(f"its manifest can't be read: {str(error).splitlines()[0]}") from None
     if manifest.release != str(release) or set(manifest.files) != set(release.names):
         raise NotInCache(f"its manifest is that of {manifest.release} with {', '.join(manifest.files) or 'no files'}")
-    sums = {folder / name: file.sha256 for name, file in manifest.files.items()}
-    verify(sums | {folder / f"{name}.gz": file.packed_sha256 for name, file in manifest.files.items()})
+    for name, file in manifest.files.items():
+        check_size(folder / name, file.size)
+        check_size(folder / f"{name}.gz", file.packed_size)
+    if not unread:
+        verify({folder / f"{name}.gz": file.packed_sha256 for name, file in manifest.files.items()})
     return _binaries(folder, release, manifest)
 
 
@@ -191,6 +199,20 @@ def workplace(root: Path, release: Release) -> Iterator[Path]:
         shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=prefix, dir=root) as folder:
         yield Path(folder)
+
+
+def check_size(path: Path, expected: int) -> None:
+    """Hold a file of the cache against the size that it should have, in bytes, without reading it.
+
+    Raises:
+        NotInCache: It is another, or there is no such file.
+    """
+    try:
+        found = path.lstat().st_size
+    except OSError as error:
+        raise NotInCache(f"{path.name}: {error.strerror}") from None
+    if found != expected:
+        raise NotInCache(f"{path.name} has {found} bytes, expected {expected}")
 
 
 def verify(sums: Mapping[Path, str]) -> None:

@@ -68,11 +68,11 @@ def test_not_there(tmp_path: Path) -> None:
 
 
 def damage_byte(folder: Path) -> None:
-    data = bytearray((folder / "etcdctl").read_bytes())
+    data = bytearray((folder / "etcdctl.gz").read_bytes())
     data[-1] ^= 1
-    stat = (folder / "etcdctl").stat()
-    (folder / "etcdctl").write_bytes(data)
-    os.utime(folder / "etcdctl", ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    stat = (folder / "etcdctl.gz").stat()
+    (folder / "etcdctl.gz").write_bytes(data)
+    os.utime(folder / "etcdctl.gz", ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
 
 def damage_packed(folder: Path) -> None:
@@ -105,8 +105,8 @@ def damage_path_in_manifest(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "expected"),
     [
-        (damage_byte, "etcdctl has the SHA-256"),
-        (damage_packed, "etcd.gz has the SHA-256"),
+        (damage_byte, "etcdctl.gz has the SHA-256"),
+        (damage_packed, "etcd.gz has 0 bytes, expected"),
         (damage_missing, "etcd: No such file"),
         (damage_no_manifest, "it has no manifest"),
         (damage_manifest, "its manifest can't be read"),
@@ -135,6 +135,23 @@ def test_second_use_reads_no_file_again(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(checksums, "of_file", read)
     assert load(tmp_path, ETCD) == expected
+
+
+@pytest.mark.parametrize("damage", [damage_packed, damage_missing, damage_no_manifest, damage_manifest])
+def test_unread_believes_the_manifest(
+    damage: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nothing is to travel no file is read; one that is missing, or has another size, is seen all the same."""
+    expected = put(tmp_path)
+
+    def read(path: Path) -> str:
+        pytest.fail(f"{path} was read")
+
+    monkeypatch.setattr(checksums, "of_file", read)
+    assert load(tmp_path, ETCD, unread=True) == expected
+    damage(tmp_path / ETCD.folder)
+    with pytest.raises(NotInCache):
+        load(tmp_path, ETCD, unread=True)
 
 
 def test_damaged_one_is_replaced(tmp_path: Path) -> None:

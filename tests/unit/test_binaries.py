@@ -103,6 +103,26 @@ def test_a_node_with_zstd_gets_what_that_packed(
     assert ("etcd", "3.6.16", "amd64") in fetched
 
 
+@pytest.mark.usefixtures("fetched")
+def test_the_cache_is_only_read_for_what_travels(fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plan with a binary to send compares the cache's files with their sums; one with nothing to send believes it."""
+    machine(fleet, "x86_64")
+    told: list[bool] = []
+    known = artifacts.fetch
+
+    def fetch(*release: str, unread: bool, **options: object) -> tuple[Binary, ...]:
+        told.append(unread)
+        return known(*release, unread=unread, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(artifacts, "fetch", fetch)
+    assert any(change.payloads() for change in binaries.install(fleet).changes)
+    assert told == [True, True, False, False]
+    put(tmp_path, *FILES["etcd"], *FILES["flannel"])
+    told.clear()
+    assert not any(change.payloads() for change in binaries.install(fleet).changes)
+    assert told == [True, True]
+
+
 def test_a_node_tells_its_machine_and_zstd(fleet: Fleet) -> None:
     """Both by what its own shell finds."""
     machine(fleet, "aarch64")
@@ -187,7 +207,7 @@ def test_a_plan_is_read_in_one_round_trip(fleet: Fleet, fetched: list[tuple[str,
 
 
 def test_a_node_gets_what_its_roles_need(fetched: list[tuple[str, str, str]], tmp_path: Path) -> None:
-    """Etcd's files on etcd nodes, flannel's on flannel nodes; each release is fetched once."""
+    """Etcd's files on etcd nodes, flannel's on flannel nodes; each release is asked for once, and once to travel."""
     nodes = [{**NODES[0], "roles": ["etcd"]}, {**NODES[1], "roles": ["flannel"]}, NODES[2]]
     fleet = fleet_of(cluster_of(nodes=nodes), tmp_path)
     machine(fleet, "x86_64")
@@ -200,4 +220,4 @@ def test_a_node_gets_what_its_roles_need(fetched: list[tuple[str, str, str]], tm
         "node2": flannel,
         "node3": etcd | flannel,
     }
-    assert len(fetched) == 2
+    assert len(fetched) == 2 + 2

@@ -70,6 +70,26 @@ def test_damage_is_mended(tmp_path: Path, stored: tuple[Binary, ...], damage: st
         assert path.read_bytes() == before
 
 
+def test_they_are_not_made_of_a_damaged_file(tmp_path: Path, stored: tuple[Binary, ...]) -> None:
+    """The file that is packed is compared with its checksum first; by gzip the release goes as it was fetched."""
+    stored[0].path.write_bytes(b"x" * stored[0].size)
+    found, (told,) = added(tmp_path, stored)
+    assert found == stored
+    assert "etcd has the SHA-256" in told
+    assert not list(tmp_path.glob("*/*.zst"))
+
+
+def test_unread_believes_the_list(tmp_path: Path, stored: tuple[Binary, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing is to travel nothing is read, and what is missing is made anew."""
+    first, _ = added(tmp_path, stored)
+    with monkeypatch.context() as patch:
+        patch.setattr(checksums, "of_file", None)
+        assert zstd_packed.added(tmp_path, ETCD, stored, print, unread=True) == first
+    (tmp_path / ETCD.folder / "etcd.zst").unlink()
+    assert zstd_packed.added(tmp_path, ETCD, stored, print, unread=True) == first
+    assert (tmp_path / ETCD.folder / "etcd.zst").is_file()
+
+
 def test_a_list_of_other_files_is_not_used(tmp_path: Path, stored: tuple[Binary, ...]) -> None:
     """The list names the file that was packed by its sum: another one of the same name is packed anew."""
     added(tmp_path, stored)
