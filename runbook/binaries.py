@@ -171,7 +171,7 @@ def versions(fleet: Fleet) -> show.Table:
     """What is in `bin_dir`: each file's sum, and its version. Changes nothing.
 
     A binary is asked for its version, unless the plan of this fleet has found it to have the very bytes of the release,
-    and it was not changed since: then its version is that release's.
+    or has put them there, and it was not changed since: then its version is that release's.
 
     Returns:
         One row a node and file: node, path, ok, version, told_by (the binary, or its sha256), sha256, bytes, source and

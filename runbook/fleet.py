@@ -46,8 +46,8 @@ class Fleet:
     Attributes:
         cluster: The params.
         journal: Where each step is noted.
-        sums: The change time and SHA-256 of files that plans have found to have the wanted bytes, by node and path:
-            those that have not changed since need not be summed again.
+        sums: The change time and SHA-256 of files that plans have found to have the wanted bytes, or have put there, by
+            node and path: those that have not changed since need not be summed again.
     """
 
     def __init__(self, cluster: Cluster, connections: Mapping[str, Connection], journal: Journal | None = None) -> None:

@@ -1,6 +1,6 @@
 """Make a node's changes in one round trip: one script, and the files on its input.
 
-Files are staged beside their place (same file system), checksummed, given mode and owner, synced and only then
+Files are staged beside their place (same file system), checksummed, given owner and mode, synced and only then
 renamed: at no moment is a half file under its final name, or a key readable by others. A script that ends early, for
 whatever reason, removes what it staged; what a power cut leaves is removed by the next run.
 """
@@ -20,6 +20,7 @@ from runbook.plans import stream
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from runbook.plans.looking import Known
     from runbook.resources import Change, Payload
     from runbook.ssh import Completed, Connection
 
@@ -69,18 +70,24 @@ def script(changes: Sequence[Change], files: Sequence[tuple[int, Payload]], toke
             after += [change.after, f"echo '@done {index}'"]
     if files:
         receive = [*stream.receive(payloads, token), "echo '@step received'"]
+    owners: dict[str, list[str]] = {}
+    modes: dict[int, list[str]] = {}
     for n, (index, payload) in enumerate(files):
         staged = quote(stream.staged(n, payload, token))
-        receive += [f"chown {quote(payload.owner)} {staged}", f"chmod {payload.mode:o} {staged}"]
+        owners.setdefault(payload.owner, []).append(staged)
+        modes.setdefault(payload.mode, []).append(staged)
         rename.append(f"mv -f -T {staged} {quote(payload.path)}")
         last = all(other != index for other, _ in files[n + 1 :])
         if last and not changes[index].after:
             rename.append(f"echo '@done {index}'")
+    # Before it has its owner nothing is opened to others.
+    receive += [f"chown {quote(owner)} {' '.join(waiting)}" for owner, waiting in owners.items()]
+    receive += [f"chmod {mode:o} {' '.join(waiting)}" for mode, waiting in modes.items()]
     if files:
-        waiting = (stream.staged(n, payload, token) for n, payload in enumerate(payloads))
-        receive.append("sync " + " ".join(map(quote, waiting)))
+        receive.append(f"sync {' '.join(waiting for of_owner in owners.values() for waiting in of_owner)}")
+    rename += stream.tell(payloads)
     stages = " ".join(quote(stream.stage(folder, token)) for folder in folders) or "''"
-    leftovers = [f"rm -rf {quote(folder)}/.runbook-*" for folder in folders]
+    leftovers = [f"rm -rf {' '.join(f'{quote(folder)}/.runbook-*' for folder in folders)}"] if folders else []
     parts = {"before": before, "receive": receive, "rename": rename, "after": after, "leftovers": leftovers}
     guard, beside = lock_script.own_guard() + lock_script.alone_here(), lock_script.BESIDE
     return _SCRIPT.format(
@@ -109,6 +116,7 @@ def apply_on(
     told: Callable[[int, int], None] | None = None,
     step: Callable[[str], None] | None = None,
     begin: Callable[[], None] | None = None,
+    summed: Callable[[str, Known], None] | None = None,
 ) -> list[Result]:
     """Make the changes of one node; one Result a change, in order, whatever happened on the way.
 
@@ -120,6 +128,7 @@ def apply_on(
         told: Gets the bytes sent so far and the bytes there are to send.
         step: Gets each step inside (`received`) when the node says that it is done.
         begin: Called before anything is sent; see SshConnection.run.
+        summed: Gets the path of each binary that was put in its place, and what is known of it from then on.
     """
     start = time.monotonic()
     done: Completed | None = None
@@ -131,7 +140,8 @@ def apply_on(
 
     try:
         files = [(index, payload) for index, change in enumerate(changes) for payload in change.payloads()]
-        feed = stream.stream([payload for _, payload in files]) if files else ()
+        payloads = [payload for _, payload in files]
+        feed = stream.stream(payloads) if files else ()
         if told and files:
             feed = _counted(feed, files, told)
         sh = script(changes, files, token)
@@ -139,21 +149,26 @@ def apply_on(
         error = "" if done.status == 0 else printable(done.stderr) or f"status {done.status}"
         if "No space left on device" in error:
             remedy = "free space there (`df -h` on the node tells which file system is full)"
+        if summed:
+            for path, known in stream.known(payloads, token, done.text).items():
+                summed(path, known)
     except errors.RunbookError as caught:
         error, remedy = caught.message, caught.remedy
-    took = time.monotonic() - start
-    made = {
-        line.removeprefix("@done ") for line in (done.text.splitlines() if done else []) if line.startswith("@done")
-    }
-    results = []
+    return _results(changes, done.text if done else "", error, remedy, time.monotonic() - start)
+
+
+def _results(changes: Sequence[Change], text: str, error: str, remedy: str, took_s: float) -> list[Result]:
+    """What came of each change by what the script printed."""
+    made = {line.removeprefix("@done ") for line in text.splitlines() if line.startswith("@done")}
+    results: list[Result] = []
     for index, change in enumerate(changes):
         if str(index) in made:
-            results.append(Result(change, "done", "", took))
+            results.append(Result(change, "done", "", took_s))
         else:
             # What stopped the script belongs to the first change that it did not finish.
             first = not any(result.result == "failed" for result in results)
             results.append(
-                Result(change, "failed", error, took, remedy) if first else Result(change, "not done", "", took)
+                Result(change, "failed", error, took_s, remedy) if first else Result(change, "not done", "", took_s)
             )
     return results
 

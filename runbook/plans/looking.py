@@ -29,14 +29,14 @@ _KINDS = {stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "link"}
 _SUM_LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
 #: So many names tell whose a folder is.
 _NAMES = 100
-_SUMS = r"""
+#: `rb_sums FILE…` prints a line a file that begins with its SHA-256 and ends with its name; `rb_nl` is a newline.
+SUMS = r"""
 rb_nl='
 '
 rb_sums() {
   # openssl, where a node has it, takes a third of sha256sum's time on many bytes.
   openssl dgst -sha256 -r "$@" 2>/dev/null || sha256sum -- "$@"
-}
-set --"""
+}"""
 _HOLDS = f"""
 rb_names() {{
   rb_count=0
@@ -72,7 +72,7 @@ def script(looks: Sequence[Look], known: Mapping[str, Known]) -> list[str]:
             add = unless_known(path, known[path], add)
         summed.append(add)
     if summed:
-        summed = [_SUMS, *summed, '[ $# = 0 ] || rb_sums "$@"']
+        summed = [SUMS, "set --", *summed, '[ $# = 0 ] || rb_sums "$@"']
     held = [f"rb_names {quote(path)} n{number}" for number, path in enumerate(_paths(looks, "names"))]
     read = _paths(looks, "content")
     held += [f"rb_link {quote(path)} l{number}" for number, path in enumerate(read)]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from runbook.fleet import Fleet
     from runbook.plans.apply import Result
+    from runbook.plans.looking import Known
     from runbook.resources import Change
     from runbook.ssh import Connection
 
@@ -125,11 +126,14 @@ def _on_node(
         sent = sent_bytes
         fleet.journal.tell(Pulse(name, sent_bytes=sent_bytes, total_bytes=total_bytes))
 
+    def summed(path: str, known: Known) -> None:
+        fleet.sums[name, path] = known
+
     try:
         made = apply.apply_on(
             connection, changes, f"{token}-{secrets.token_hex(3)}", timeout_s,
             told=told, step=lambda words: fleet.journal.note(name, words),
-            begin=stop.begin(lambda: fleet.journal.note(name, "apply", "started")),
+            begin=stop.begin(lambda: fleet.journal.note(name, "apply", "started")), summed=summed,
         )  # fmt: skip
     except Stopped:
         return stop.rest(changes)

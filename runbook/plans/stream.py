@@ -1,19 +1,20 @@
 """The files of a change on their way to a node: one after the other on a script's input, nothing between them.
 
-Each is summed on this side as it is read, and on the node as it arrives: no file is read twice anywhere. Binaries go
-packed, and are unpacked as they arrive; what was summed is what went over the line, and the CRC and length that gzip
-and zstd put into it hold for what came out of it.
+Binaries go packed and are unpacked as they arrive. All that arrived is summed at once, as it lies there unpacked: to
+start a program costs a node a millisecond, and a sum of what lies there says more than one of what went by.
 """
 
 from __future__ import annotations
 
 import hashlib
 import posixpath
+import re
 from shlex import quote
 from typing import TYPE_CHECKING
 
 from runbook import errors
 from runbook.certs.secret import Secret
+from runbook.plans import looking
 from runbook.resources import Payload, staging_folder
 
 if TYPE_CHECKING:
@@ -23,22 +24,22 @@ if TYPE_CHECKING:
 
 #: What is on its way of a file at once, whatever its size.
 _READ = 256 * 1024
+#: On fewer bytes sha256sum is done before openssl has started.
+_MANY = 1024 * 1024
 
-#: `rb_sum SIZE` prints the SHA-256 of so many bytes on standard input.
-_SUM = r"""
-rb_sum() {
-  # On many bytes openssl, where a node has it, takes a third of sha256sum's time.
-  if [ "$1" -ge 1048576 ] && openssl dgst -sha256 -r </dev/null >/dev/null 2>&1; then openssl dgst -sha256 -r
-  else sha256sum; fi | cut -c1-64
-}
-"""
-#: head takes exactly what it is told from a pipe; tee gives it to the sum and, by the pipe at 4, to what unpacks it,
-#: the status of which is that of the assignment: a full disk ends the script (set -e) with its words.
-_TAKE = f"""{_SUM}
-rb_take() {{
-  rb_told=$({{ {{ head -c "$2" | tee /dev/fd/4 | rb_sum "$2" >&3; }} 4>&1 | $5 >"$1"; }} 3>&1)
-  [ "$rb_told" = "$3" ] || {{ echo "$4 arrived with other bytes than were sent: run again" >&2; exit 1; }}
+#: `rb_same NUMBER SHA256 PATH` ends the script where what waits under the number was not summed as this.
+_CHECKS = rf"""{looking.SUMS}
+rb_lost() {{ printf '%s did not arrive whole\n' "$1" >&2; exit 1; }}
+rb_same() {{
+  case "$rb_nl$rb_told$rb_nl" in
+    *"$rb_nl$2 "?"$1$rb_nl"*) ;;
+    *) printf '%s arrived with other bytes than were sent: run again\n' "$3" >&2; exit 1 ;;
+  esac
 }}"""
+#: A file that has the same size and the same time of its last writing before the sum and in its place was not written
+#: to in between.
+_SUMMED = re.compile(r"@summed ([0-9]+\|[0-9.]+)\|(.+)")
+_PLACED = re.compile(r"@placed ([0-9]+\|[0-9.]+)\|([0-9.]+)\|(.+)")
 
 
 def stage(folder: str, token: str) -> str:
@@ -58,18 +59,52 @@ def size(payload: Payload) -> int:
 
 
 def receive(payloads: Sequence[Payload], token: str) -> list[str]:
-    """The sh that takes the stream of these payloads from its input into their staging folders, each checked."""
-    folders = sorted({posixpath.dirname(payload.path) for payload in payloads})
-    lines = [_TAKE, *(f"install -d -m 700 {quote(stage(folder, token))}" for folder in folders)]
+    """The sh that takes the stream of these payloads from its input into their staging folders, and checks each."""
+    stages: dict[str, list[tuple[int, Payload]]] = {}
     for number, payload in enumerate(payloads):
-        source = payload.source
-        if isinstance(source, bytes | Secret):
-            sha256, unpack = hashlib.sha256(_bytes(source)).hexdigest(), "cat"
-        else:
-            sha256, unpack = source.packed_sha256, source.unpack
-        words = [quote(staged(number, payload, token)), str(size(payload)), sha256, quote(payload.path), quote(unpack)]
-        lines.append(f"rb_take {' '.join(words)}")
+        stages.setdefault(stage(posixpath.dirname(payload.path), token), []).append((number, payload))
+    lines = [_CHECKS, f"install -d -m 700 {' '.join(map(quote, stages))}"]
+    for number, payload in enumerate(payloads):
+        unpack = "" if isinstance(payload.source, bytes | Secret) else f" | {payload.source.unpack}"
+        # head takes exactly what it is told from a pipe. A full disk is told by the program that writes.
+        into = f">{quote(staged(number, payload, token))} || rb_lost {quote(payload.path)}"
+        lines.append(f"head -c {size(payload)}{unpack} {into}")
+    if binaries := _binaries(payloads):
+        waiting = " ".join(quote(staged(number, payload, token)) for number, payload, _ in binaries)
+        lines.append(f"stat -c '@summed %s|%.9Y|%n' -- {waiting}")
+    for folder, files in stages.items():
+        # By their numbers alone: a sum program writes an odd path in its own way.
+        numbers = " ".join(str(number) for number, _ in files)
+        expected = {number: _unpacked(payload.source) for number, payload in files}
+        program = "rb_sums" if sum(length for length, _ in expected.values()) >= _MANY else "sha256sum --"
+        lines.append(f"rb_told=$(cd {quote(folder)} && {program} {numbers})")
+        lines += [f"rb_same {number} {expected[number][1]} {quote(payload.path)}" for number, payload in files]
     return lines
+
+
+def tell(payloads: Sequence[Payload]) -> list[str]:
+    """The sh that tells for `known` how the binaries lie in their places."""
+    places = " ".join(quote(payload.path) for _, payload, _ in _binaries(payloads))
+    return [f"stat -c '@placed %s|%.9Y|%.9Z|%n' -- {places} 2>/dev/null || true"] if places else []
+
+
+def known(payloads: Sequence[Payload], token: str, text: str) -> dict[str, looking.Known]:
+    """The change time and SHA-256 of the binaries that lie in their places as they were summed, by path.
+
+    Args:
+        payloads: What was sent.
+        token: Named what was staged.
+        text: What the script printed.
+    """
+    lines = text.splitlines()
+    summed = {match[2]: match[1] for line in lines if (match := _SUMMED.fullmatch(line))}
+    placed = {match[3]: (match[1], match[2]) for line in lines if (match := _PLACED.fullmatch(line))}
+    result = {}
+    for number, payload, binary in _binaries(payloads):
+        written, ctime = placed.get(payload.path, ("", ""))
+        if written and summed.get(staged(number, payload, token)) == written:
+            result[payload.path] = ctime, binary.sha256
+    return result
 
 
 def stream(payloads: Sequence[Payload]) -> Iterator[bytes]:
@@ -87,6 +122,22 @@ def stream(payloads: Sequence[Payload]) -> Iterator[bytes]:
 
 def _bytes(source: bytes | Secret) -> bytes:
     return source if isinstance(source, bytes) else source.reveal()
+
+
+def _unpacked(source: bytes | Secret | Binary) -> tuple[int, str]:
+    """How many bytes a file has on the node, and their SHA-256."""
+    if isinstance(source, bytes | Secret):
+        return len(_bytes(source)), hashlib.sha256(_bytes(source)).hexdigest()
+    return source.size, source.sha256
+
+
+def _binaries(payloads: Sequence[Payload]) -> list[tuple[int, Payload, Binary]]:
+    """Those that are binaries, each with its place in the stream."""
+    return [
+        (number, payload, payload.source)
+        for number, payload in enumerate(payloads)
+        if not isinstance(payload.source, bytes | Secret)
+    ]
 
 
 def _packed(binary: Binary) -> Iterator[bytes]:

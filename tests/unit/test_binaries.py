@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import hashlib
+import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -163,6 +164,30 @@ def test_what_a_plan_has_summed_is_summed_again_only_when_it_changed(
     path.write_text("#!/bin/sh\necho other\n")
     told = {row["path"]: row["sha256"] for row in show.rows(binaries.versions(fleet))}
     assert told[str(path)] == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_what_a_plan_has_put_is_summed_when_it_changed(
+    fleet: Fleet, fetched: list[tuple[str, str, str]], tmp_path: Path, prerequisite: Callable[[str], None]
+) -> None:
+    """It was summed when it arrived: a look at it starts no sum, until it is another file than was put there."""
+    if OWNER != "root:root":
+        prerequisite("root, to whom the binaries belong")
+    assert fetched == []
+    machine(fleet, "x86_64")
+    asyncio.run(binaries.install(fleet).apply(True))  # noqa: FBT003 - the notebooks' parameter
+    for name in ("sha256sum", "openssl"):
+        local(fleet)["node1"].shim(name, f'echo "$@" >>{tmp_path}/summed; exec {shutil.which(name)} "$@"')
+    rows = show.rows(binaries.versions(fleet))
+    assert [(row["ok"], row["version"], row["told_by"]) for row in rows] == [
+        *[(True, "3.6.16", "its sha256")] * 3, (True, "0.26.7", "its sha256"), (True, "script", ""),
+    ]  # fmt: skip
+    assert not (tmp_path / "summed").exists()
+    (tmp_path / "bin" / "etcd").write_text("#!/bin/sh\necho etcd Version: 3.4.1\n")
+    (etcd,) = (row for row in show.rows(binaries.versions(fleet)) if not row["ok"])
+    assert (etcd["path"], etcd["version"], etcd["told_by"]) == (f"{tmp_path}/bin/etcd", "3.4.1", "the binary")
+    summed = (tmp_path / "summed").read_text()
+    assert "/bin/etcd\n" in summed
+    assert "/bin/etcdctl" not in summed
 
 
 def put(folder: Path, *names: str) -> None:

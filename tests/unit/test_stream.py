@@ -1,4 +1,4 @@
-"""plans.stream: files on their way to a node, summed on both sides; the node's part is run by this machine's sh."""
+"""plans.stream: files on their way to a node, summed where they arrive; the node's part is run by this machine's sh."""
 
 from __future__ import annotations
 
@@ -37,9 +37,11 @@ def payload(path: Path, source: bytes | Secret | Binary) -> Payload:
     return Payload(str(path), 0o600, "root:root", source)
 
 
-def received(payloads: list[Payload], data: bytes, after: str = "cat") -> subprocess.CompletedProcess[bytes]:
+def received(
+    payloads: list[Payload], data: bytes, after: str = "cat", before: str = ""
+) -> subprocess.CompletedProcess[bytes]:
     """What the node's sh makes of these bytes; what it leaves of its input goes to `after`."""
-    script = "\n".join(["set -eu; umask 077", *stream.receive(payloads, TOKEN), after])
+    script = "\n".join(["set -eu; umask 077", before, *stream.receive(payloads, TOKEN), after])
     return subprocess.run(["sh", "-c", script], input=data, capture_output=True, check=False, timeout=60)
 
 
@@ -56,7 +58,7 @@ def test_files_arrive_whole_and_take_no_byte_more(tmp_path: Path) -> None:
     sent = b"".join(stream.stream(payloads))
     assert len(sent) == sum(map(stream.size, payloads))
     done = received(payloads, sent + b"the rest")
-    assert (done.returncode, done.stdout, done.stderr) == (0, b"the rest", b"")
+    assert (done.returncode, done.stdout.splitlines()[-1], done.stderr) == (0, b"the rest", b"")
     there = [(tmp_path / f".runbook-{TOKEN}" / str(number)).read_bytes() for number in range(4)]
     assert there == [b"", b"text\n", big, b"\0\xff" * 10_000]
 
@@ -75,7 +77,9 @@ def test_a_binary_comes_out_by_the_command_that_unpacks_it(tmp_path: Path) -> No
     assert (done.returncode, done.stderr) == (0, b"")
     assert (tmp_path / f".runbook-{TOKEN}" / "0").read_bytes() == b"raw" * 1000
     payloads = [payload(tmp_path / "etcd", replace(source, unpack="false"))]
-    assert received(payloads, b"".join(stream.stream(payloads))).returncode != 0
+    failed = received(payloads, b"".join(stream.stream(payloads)), "echo went on")
+    assert (failed.returncode, failed.stdout) == (1, b"")
+    assert failed.stderr.decode() == f"{tmp_path}/etcd did not arrive whole\n"
 
 
 def test_a_large_file_passes_in_pieces(tmp_path: Path) -> None:
@@ -85,15 +89,48 @@ def test_a_large_file_passes_in_pieces(tmp_path: Path) -> None:
     assert (max(pieces), len(pieces)) == (256 * 1024, 40)
 
 
-@pytest.mark.parametrize("place", [0, 5, -1])
+@pytest.mark.parametrize("place", [0, 500, -1])
 def test_other_bytes_end_the_script(tmp_path: Path, place: int) -> None:
-    """Whichever byte of a packed binary is another one, nothing after it is done."""
+    """Whichever byte of a packed binary makes it another one, nothing after it is done, and its path is named."""
     payloads = [payload(tmp_path / "etcd", binary(tmp_path, os.urandom(1000)))]
     sent = bytearray(b"".join(stream.stream(payloads)))
     sent[place] ^= 1
     done = received(payloads, bytes(sent), "echo went on")
-    assert done.returncode != 0
-    assert done.stdout == b""
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert f"{tmp_path}/etcd did not arrive whole" in done.stderr.decode()
+
+
+def test_what_comes_out_of_a_binary_counts(tmp_path: Path) -> None:
+    """One that unpacks well to other bytes than the release's is refused, though it is what was sent."""
+    payloads = [payload(tmp_path / "etcd", binary(tmp_path, b"x" * 1000, gzip.compress(b"y" * 1000)))]
+    done = received(payloads, b"".join(stream.stream(payloads)), "echo went on")
+    assert done.returncode == 1
+    assert b"went on" not in done.stdout
+    assert done.stderr.decode() == f"{tmp_path}/etcd arrived with other bytes than were sent: run again\n"
+
+
+@pytest.mark.parametrize("before", ["", "openssl() { return 127; }"], ids=["as it is", "no openssl"])
+@pytest.mark.parametrize("folder", ["plain", "a\\nb", "line\nfeed \\", "*", "-rf 'x'"])
+def test_each_file_is_held_against_its_own_sum(tmp_path: Path, folder: str, before: str) -> None:
+    """Of many files, in folders of whatever names, the one with other bytes is named; two that changed places too."""
+    (tmp_path / folder).mkdir()
+    (tmp_path / "cache").mkdir()
+    texts = [b"%d" % (number + 10) for number in range(12)]
+    payloads = [payload(tmp_path / folder / f"f{number}", text) for number, text in enumerate(texts)]
+    payloads.append(payload(tmp_path / "etcd", binary(tmp_path / "cache", bytes(2_000_000))))
+    sent = b"".join(stream.stream(payloads))
+    done = received(payloads, sent, before=before)
+    assert (done.returncode, done.stderr) == (0, b"")
+    for number in range(12):
+        other = sent[: 2 * number] + b"x" + sent[2 * number + 1 :]
+        done = received(payloads, other, "echo went on", before)
+        assert done.returncode == 1
+        assert (
+            done.stderr.decode()
+            == f"{tmp_path}/{folder}/f{number} arrived with other bytes than were sent: run again\n"
+        )
+    done = received(payloads, sent[2:4] + sent[:2] + sent[4:], before=before)
+    assert done.stderr.decode().startswith(f"{tmp_path}/{folder}/f0 arrived with other bytes")
 
 
 def test_a_binary_that_was_packed_wrong_is_refused(tmp_path: Path) -> None:
@@ -120,3 +157,40 @@ def test_a_secret_is_not_in_the_script(tmp_path: Path) -> None:
     text = "\n".join(stream.receive([payload(tmp_path / "key", Secret(b"PRIVATE"))], TOKEN))
     assert "PRIVATE" not in text
     assert hashlib.sha256(b"PRIVATE").hexdigest() in text
+
+
+@pytest.mark.parametrize(
+    ("meanwhile", "is_known"),
+    [
+        ("true", True),
+        ("touch other", True),
+        ("printf X >>{path}", False),
+        ("printf X | dd of={path} conv=notrunc status=none", False),
+        ("printf X >other; mv -f other {path}", False),
+        ("rm {path}", False),
+    ],
+)
+def test_a_binary_is_known_where_it_lies_as_it_was_summed(tmp_path: Path, meanwhile: str, is_known: bool) -> None:  # noqa: FBT001
+    """Its change time is told with its sum; one that is written to between the sum and the telling is not known."""
+    (tmp_path / "cache").mkdir()
+    source = binary(tmp_path / "cache", b"x" * 1000)
+    path = tmp_path / "etcd"
+    payloads = [payload(tmp_path / "unit", b"text"), payload(path, source)]
+    put = f"cd {tmp_path}; mv {stream.staged(1, payloads[1], TOKEN)} {path}; {meanwhile.format(path=path)}"
+    done = received(payloads, b"".join(stream.stream(payloads)), "\n".join([put, *stream.tell(payloads)]))
+    assert (done.returncode, done.stderr) == (0, b"")
+    known = stream.known(payloads, TOKEN, done.stdout.decode())
+    if not is_known:
+        assert known == {}
+        return
+    assert list(known) == [str(path)]
+    ctime, sha256 = known[str(path)]
+    assert (ctime.replace(".", ""), sha256) == (str(path.stat().st_ctime_ns), source.sha256)
+
+
+def test_without_binaries_nothing_is_told(tmp_path: Path) -> None:
+    """No program is started for it."""
+    payloads = [payload(tmp_path / "unit", b"text")]
+    assert stream.tell(payloads) == []
+    assert "stat " not in "\n".join(stream.receive(payloads, TOKEN))
+    assert stream.known(payloads, TOKEN, "@placed 1|1.0|2.0|/unit") == {}
