@@ -1,11 +1,11 @@
 """How the connections grow beyond one machine's nodes: 50, 200 and 1,000 simulated SSH servers on the loopback.
 
-    .venv/bin/python benchmarks/growth.py [--sizes 50,200,1000] [--latency-ms 20]
+    .venv/bin/python benchmarks/growth.py [--sizes 50,200,1000] [--latency-ms 20] [--into FOLDER]
 
 Of each size, in a process of its own: connect, run a script, read for a plan, feed a file of 4 MiB and one of 16 MiB
 (to 50 nodes at most), wait; time, greatest memory, file descriptors and threads. Leaves the raw figures in
-benchmarks/results/ and the picture in docs/pictures/. The servers (growth_servers.py, by .venv-bench) share the machine
-with what is measured.
+benchmarks/results/ and the picture in docs/pictures/, or both in a folder. The servers (growth_servers.py) share the
+machine with what is measured.
 """
 
 from __future__ import annotations
@@ -67,12 +67,11 @@ def keys(folder: Path, count: int) -> None:
 @contextlib.contextmanager
 def servers(folder: Path, count: int, latency_ms: float) -> Iterator[None]:
     """That many servers in a few processes."""
-    python = _HERE.parent / ".venv-bench" / "bin" / "python"
     started = []
     try:
         for part in range(_PROCESSES):
             share = [str(count * place // _PROCESSES) for place in (part, part + 1)]
-            words = [str(python), str(_HERE / "growth_servers.py"), str(folder), str(_PORT), str(latency_ms), *share]
+            words = [sys.executable, str(_HERE / "growth_servers.py"), str(folder), str(_PORT), str(latency_ms), *share]
             started.append(subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
         for process in started:
             if not process.stdout or process.stdout.readline() != b"ready\n":
@@ -181,6 +180,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", default="50,200,1000")
     parser.add_argument("--latency-ms", type=float, default=20.0)
+    parser.add_argument(
+        "--into", type=Path, help="a folder for the figures and the picture, instead of the project's own"
+    )
     parser.add_argument("--one", nargs=2, metavar=("FOLDER", "COUNT"), help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.one:
@@ -197,10 +199,11 @@ def main() -> None:
         row = {**json.loads(done.stdout), "load": machine.load()}
         told["sizes"].append(row)
         print({name: round(value, 2) for name, value in row.items()}, flush=True)
-    results = _HERE / "results" / "growth.json"
-    results.parent.mkdir(exist_ok=True)
-    results.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-    (_HERE.parent / "docs" / "pictures" / "growth.svg").write_text(growth_picture.svg(told), encoding="utf-8")
+    results = chosen.into or _HERE / "results"
+    results.mkdir(exist_ok=True)
+    (results / "growth.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    pictures = chosen.into or _HERE.parent / "docs" / "pictures"
+    (pictures / "growth.svg").write_text(growth_picture.svg(told), encoding="utf-8")
 
 
 if __name__ == "__main__":
