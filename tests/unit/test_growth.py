@@ -11,7 +11,7 @@ _GROWTH = Path(__file__).resolve().parents[2] / "benchmarks" / "growth.py"
 
 
 def test_three_servers_are_measured(tmp_path: Path) -> None:
-    """It ends well; one descriptor a node is kept, and a file four times as large takes no more memory than the other."""
+    """It ends well; descriptors stay few, and a file four times as large takes no more memory than the other."""
     command = [sys.executable, str(_GROWTH), "--sizes", "3", "--latency-ms", "0", "--into", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
