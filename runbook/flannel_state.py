@@ -172,11 +172,9 @@ def kernel_script(cluster: Cluster) -> str:
         "routes": "ip -4 route show",
         "neighbours": f"ip neigh show dev {name}",
         "forwarding": f"bridge fdb show dev {name}",
-        "env": "cat /run/flannel/subnet.env",
-        "docker": "cat /run/flannel/docker",
     }
     said = (f'rb_say {key} "$({command} 2>/dev/null)"' for key, command in parts.items())
-    return "\n".join([answers.SAY, *said])
+    return "\n".join([answers.SAY, *said, "rb_file env /run/flannel/subnet.env", "rb_file docker /run/flannel/docker"])
 
 
 def parse_kernel(text: str) -> Kernel:

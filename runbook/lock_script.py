@@ -31,8 +31,21 @@ BESIDE = "/run/runbook-apply"
 _NOTHING = "-"
 _SHOWN = 80
 
+#: `rb_lock KEY` sets rb_found to the number or hex digits behind a key, or to nothing, and starts no program for it.
 _READ = r"""
-rb_lock() { sed -n "s/^\"$1\": \"\{0,1\}\([0-9a-f]\{1,40\}\)\"\{0,1\},\$/\1/p" "$rb_file" 2>/dev/null || true; }
+rb_lock() {
+  rb_found=
+  [ -f "$rb_file" ] || return 0
+  while IFS= read -r rb_line; do
+    case "$rb_line" in "\"$1\": "*,) ;; *) continue ;; esac
+    rb_line=${rb_line#*: }
+    rb_line=${rb_line%,}
+    rb_line=${rb_line#\"}
+    rb_line=${rb_line%\"}
+    case "$rb_line" in "" | *[!0-9a-f]*) continue ;; esac
+    if [ ${#rb_line} -le 40 ]; then rb_found=$rb_line; break; fi
+  done 2>/dev/null <"$rb_file" || true
+}
 """
 _LOOK = """\
 rb_file={folder}/lock.json
@@ -55,12 +68,14 @@ done
 now=$(date +%s)
 """
 _TAKE = """\
-there=$(rb_lock token) since=$now word=taken
+rb_lock token
+there=$rb_found since=$now word=taken
 if [ -e "$rb_file" ] && [ "$there" = "$mine" ]; then
-  word=renewed since=$(rb_lock since)
+  rb_lock since
+  word=renewed since=$rb_found
 elif [ -e "$rb_file" ]; then
-  until=$(rb_lock expires)
-  if [ "$there" != {over} ] || [ "${{until:-0}}" -gt {ended} ]; then
+  rb_lock expires
+  if [ "$there" != {over} ] || [ "${{rb_found:-0}}" -gt {ended} ]; then
     echo "held $now"
     head -c 4096 "$rb_file"
     exit 0
@@ -73,7 +88,8 @@ echo "$word $now"
 """
 _RELEASE = """\
 word=free
-if [ "$(rb_lock token)" = "$mine" ]; then
+rb_lock token
+if [ "$rb_found" = "$mine" ]; then
   rm -f "$rb_file" "$rb_file.new"
   word=released
 fi
@@ -83,10 +99,12 @@ rmdir "$d" 2>/dev/null || true
 _GUARD = """\
 rb_file={folder}/lock.json
 if [ -e "$rb_file" ]; then
-  rb_until=$(rb_lock expires)
-  if [ "$(rb_lock token)" != {token} ] && [ "${{rb_until:-0}}" -gt "$(date +%s)" ]; then
+  rb_lock token
+  rb_token=$rb_found
+  rb_lock expires
+  if [ "$rb_token" != {token} ] && [ "${{rb_found:-0}}" -gt "$(date +%s)" ]; then
     rb_by=$(sed -n 's/^"by": "\\(.*\\)",$/\\1/p' "$rb_file" 2>/dev/null || true)
-    echo "locked by another run: $rb_by, for $((rb_until - $(date +%s))) s more: wait for its end, then run again" >&2
+    echo "locked by another run: $rb_by, for $((rb_found - $(date +%s))) s more: wait for its end, then run again" >&2
     exit 75
   fi
 fi
@@ -180,7 +198,7 @@ def take(
     before = _NOTHING if over is None else over.token
     by = json.dumps("{user}@{host} (process {pid}, record {record})".format_map(holder))
     kept = json.dumps(dict(holder))
-    limit = '"${until:-0}"' if ended else '"$now"'
+    limit = '"${rb_found:-0}"' if ended else '"$now"'
     taken = _TAKE.format(over=quote(before), ended=limit, lifetime=lifetime_s, by=quote(by), holder=quote(kept))
     return _alone(folder, token, 'mkdir -p "$d"') + taken
 

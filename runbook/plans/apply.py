@@ -87,7 +87,10 @@ def script(changes: Sequence[Change], files: Sequence[tuple[int, Payload]], toke
         receive.append(f"sync {' '.join(waiting for of_owner in owners.values() for waiting in of_owner)}")
     rename += stream.tell(payloads)
     stages = " ".join(quote(stream.stage(folder, token)) for folder in folders) or "''"
-    leftovers = [f"rm -rf {' '.join(f'{quote(folder)}/.runbook-*' for folder in folders)}"] if folders else []
+    # A folder in which nothing was left, which is the rule, takes no program.
+    left = " ".join(f"{quote(folder)}/.runbook-*" for folder in folders)
+    remove = 'if [ -e "$rb" ] || [ -L "$rb" ]; then rm -rf "$rb"; fi'
+    leftovers = [f"for rb in {left}; do {remove}; done"] if folders else []
     parts = {"before": before, "receive": receive, "rename": rename, "after": after, "leftovers": leftovers}
     guard, beside = lock_script.own_guard() + lock_script.alone_here(), lock_script.BESIDE
     return _SCRIPT.format(

@@ -44,7 +44,6 @@ beside() {{
 }}
 # Its newest lines are asked of tail: with --since, journalctl -n gives the oldest ones (systemd 252).
 said() {{ journalctl -u {name} --since "$since" --no-pager -o cat; }}
-since=$(date '+%Y-%m-%d %H:%M:%S')
 beside 2>/dev/null & beside=$!
 trap 'kill "$beside" 2>/dev/null' EXIT
 """
@@ -140,13 +139,13 @@ def script(unit: str, verb: str, timeout_s: int, *, begun: str = "", follows: bo
     return f"""
 set -u
 {lock_script.own_guard()}
-# enable alone would have systemd read all units a second time.
-systemctl enable --no-reload --quiet {name} || exit 1
-systemctl daemon-reload
+# It has systemd read all units anew, too.
+systemctl enable --quiet {name} || exit 1
 systemctl reset-failed {name} 2>/dev/null
 {"read -r go || exit 1" if follows else ""}
+now=$(date '+%s %Y-%m-%d %H:%M:%S')
+answer= since=${{now#* }} end=$((${{now%% *}} + {timeout_s}))
 {beside}
-answer= end=$(( $(date +%s) + {timeout_s} ))
 {"" if verb == "enable" else restart}
 {"echo @follow" if begun else ""}
 {_WAIT.format(name=name, timeout=timeout_s, lines=_LINES)}

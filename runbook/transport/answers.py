@@ -6,11 +6,19 @@ import base64
 import binascii
 import re
 
-#: `rb_say KEY TEXT` prints each line of a text behind its key, with nothing but what sh has built in; blank lines go.
+#: `rb_say KEY TEXT` prints each line of a text behind its key, and `rb_file KEY PATH` those of a file, with nothing but
+#: what sh has built in; blank lines go.
 SAY = r"""
 rb_nl='
 '
 rb_say() { rb_ifs=$IFS; IFS=$rb_nl; set -f; printf "$1|%s\n" $2; set +f; IFS=$rb_ifs; }
+rb_file() {
+  rb_text=
+  if [ -f "$2" ]; then
+    while IFS= read -r rb_line || [ -n "$rb_line" ]; do rb_text=$rb_text$rb_line$rb_nl; done <"$2"
+  fi
+  rb_say "$1" "$rb_text"
+}
 """
 _LINE = re.compile(r"([A-Za-z0-9_]+)([|=])(.*)")
 

@@ -35,6 +35,13 @@ rb_say two "$(printf 'x\n')"
     assert said(tmp_path, script) == {"one": "  * %s \\n a=b|c\n-n\n last ", "none": "", "two": "x"}
 
 
+def test_a_files_lines_are_told_without_a_program(tmp_path: Path) -> None:
+    """As those of a text, the last one too where it does not end; of a file that is not there, an empty answer."""
+    (tmp_path / "file").write_text("  A=\\n * %s\n\nlast=1")
+    script = f"PATH=/nonexistent; rb_file one {tmp_path}/file; rb_file two {tmp_path}/none; rb_file three {tmp_path}"
+    assert said(tmp_path, script) == {"one": "  A=\\n * %s\nlast=1", "two": "", "three": ""}
+
+
 def test_an_answer_is_never_anothers(tmp_path: Path) -> None:
     """A command that prints what looks like another key's line prints only its own."""
     assert said(tmp_path, 'rb_say one "two|forged"; rb_say two true') == {"one": "two|forged", "two": "true"}

@@ -193,6 +193,8 @@ def test_leftovers_of_a_run_that_was_cut_off_are_removed(node: LocalConnection, 
     """A power cut leaves a staging folder; the next run removes it."""
     (target / ".runbook-0123-4").mkdir()
     (target / ".runbook-0123-4" / "0").write_bytes(b"half a key")
+    (target / ".runbook-56 7").mkdir()
+    (target / ".runbook-link").symlink_to("/nonexistent")
     make(node, file_change(target / "a", b"1"))
     assert [path.name for path in target.iterdir()] == ["a"]
 

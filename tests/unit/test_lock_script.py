@@ -113,6 +113,50 @@ def test_an_answer_that_is_none_is_an_error(said: str) -> None:
 def test_a_token_from_the_environment_is_one_word(token: str) -> None:
     """Whatever stands in the variable, to the shell it is one word to compare with."""
     odd = token + "'; touch x; $(touch y) `touch z`"
-    words = list(lock_script.guard(odd, lock_script.FOLDER).split('rb_lock token)" != ')[1:])
+    words = list(lock_script.guard(odd, lock_script.FOLDER).split('[ "$rb_token" != ')[1:])
     assert len(words) == 1
     assert shlex.split(words[0])[0] == odd
+
+
+FOREVER = '"expires": 9999999999,'
+
+
+@pytest.mark.parametrize(
+    ("text", "passes"),
+    [
+        (f'{{\n"token": "ab",\n{FOREVER}\n', True),
+        (f'{{\n"token": "cd",\n{FOREVER}\n', False),
+        ('{\n"token": "cd",\n"expires": 1,\n', True),
+        (f'{{\n"token": "{"a" * 41}",\n{FOREVER}\n', False),
+        (f'{{\n"token": "x", "token": "ab",\n{FOREVER}\n', False),
+        (f'{{\n"by": "\\n"token": "ab",",\n"token": "cd",\n{FOREVER}\n', False),
+        (f'{{\n"token": "AB",\n "token": "ab",\n"token": "ab"\n{FOREVER}\n', False),
+        (f'"token": "*",\n"token": "ab",\n{FOREVER}\n', True),
+        ("\\0\\n%s\0\xff no lock", True),
+        ("", True),
+    ],
+)
+def test_a_guard_reads_a_lock_by_its_lines(tmp_path: Path, text: str, passes: bool) -> None:  # noqa: FBT001
+    """A key counts where it begins a line that is whole and well formed; another's lock holds until it expires."""
+    (tmp_path / FOLDER).mkdir()
+    (tmp_path / FOLDER / "lock.json").write_bytes(text.encode("latin-1"))
+    node = LocalConnection(NODE, tmp_path)
+    done = node.run(f"set -eu\n{lock_script.guard('ab', FOLDER)}\necho passed", what="guard")
+    assert (done.status, done.text, done.stderr != b"") == ((0, "passed\n", False) if passes else (75, "", True))
+
+
+@pytest.mark.parametrize("make", ["mkdir", "ln -s /nonexistent", "ln -s /dev/zero"])
+def test_what_is_no_file_is_no_lock(tmp_path: Path, make: str) -> None:
+    """It is not waited for, and locks nobody out."""
+    node = LocalConnection(NODE, tmp_path)
+    script = f"set -eu\nmkdir {FOLDER}; {make} {FOLDER}/lock.json\n{lock_script.guard('ab', FOLDER)}\necho passed"
+    done = node.run(script, what="guard")
+    assert (done.status, done.text, done.stderr) == (0, "passed\n", b"")
+
+
+def test_a_run_passes_its_own_lock_without_a_program(tmp_path: Path) -> None:
+    """Each script of a run begins with that: it costs no process."""
+    node = LocalConnection(NODE, tmp_path)
+    node.run(lock_script.take(FOLDER, "ab", HOLDER, 60, None), what="take").check()
+    done = node.run(f"set -eu\nPATH=/nonexistent\n{lock_script.guard('ab', FOLDER)}\necho passed", what="guard")
+    assert (done.status, done.text, done.stderr) == (0, "passed\n", b"")
