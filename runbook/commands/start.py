@@ -13,6 +13,7 @@ def main() -> None:
         from runbook.jupyter import forked  # noqa: PLC0415 - only a run needs it
 
         forked.begin()
+        forked.ahead()
         with at_once():
             from runbook import pipeline  # noqa: F401, PLC0415 - as below, and all at once takes less
     with at_once():

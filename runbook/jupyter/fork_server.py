@@ -4,6 +4,9 @@ It is started and spoken to by `forked`. It has one thread only, so that a fork 
 is a process of its own, in a session of its own: it shares what was imported with the others, and nothing that they do.
 When the socket to its starter closes, by whatever end that came to, all kernels are killed, the folders with
 their sockets and keys are removed, and it ends.
+
+What keeps a run's connections is such a fork too, and the first: it begins when what it needs is imported. It ends by
+itself when the run does, not with this process: another kernel, started by its command, can use it still.
 """
 
 from __future__ import annotations
@@ -23,6 +26,8 @@ from typing import Any
 
 from runbook.late import at_once, without
 
+#: A run's first process beside its kernels: it connects to the nodes while the rest is imported.
+FIRST = "runbook.transport.broker"
 #: What notebooks import, and what the modules behind it import late. One that is missing is no fault here: who needs it
 #: says so.
 AHEAD = (
@@ -108,7 +113,24 @@ class Server:
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._alive: dict[int, int | None] = {}
+        self._lasting: set[int] = set()
         self._folders: list[str] = []
+        self._kept: list[tuple[dict[str, Any] | None, list[int]]] = []
+
+    def look(self, module: str) -> dict[str, Any] | None:
+        """Fork the process that runs a module's `main`, if that was asked for by now; any other request is kept.
+
+        Returns:
+            In the new process what it was asked to be.
+        """
+        with contextlib.suppress(ConnectionError):  # `serve` meets it again
+            while not self._kept and select.select([self._sock], [], [], 0)[0]:
+                message, fds = receive(self._sock, _FDS)
+                if message is None or message.get("module") != module:
+                    self._kept.append((message, fds))
+                elif self._start(message, fds):
+                    return message
+        return None
 
     def serve(self) -> dict[str, Any] | None:
         """Work until the end.
@@ -118,7 +140,7 @@ class Server:
         """
         try:
             while True:
-                message, fds = receive(self._sock, _FDS)
+                message, fds = self._kept.pop(0) if self._kept else receive(self._sock, _FDS)
                 if message is None:
                     break
                 if message["do"] == "poll":
@@ -127,7 +149,7 @@ class Server:
                     return message
         except (ConnectionError, BrokenPipeError):
             pass
-        for pid in [pid for pid, status in self._alive.items() if status is None]:
+        for pid in [pid for pid, status in self._alive.items() if status is None and pid not in self._lasting]:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(pid, signal.SIGKILL)
         for folder in self._folders:
@@ -163,6 +185,8 @@ class Server:
             self._folders += [os.path.dirname(one) for one in message.get("argv", ()) if FOLDER in one]  # noqa: PTH120 - light
             select.select([read], [], [])
             self._alive[pid] = None
+            if message.get("lasting"):
+                self._lasting.add(pid)
             send(self._sock, {"pid": pid})
         os.close(read)
         return False
@@ -171,12 +195,11 @@ class Server:
 def _become(message: dict[str, Any], fds: list[int]) -> None:
     """Take the streams, folder, environment and arguments that the process was asked to have."""
     nothing = os.open(os.devnull, os.O_RDWR)
-    first = 0 if "module" in message else 1  # a kernel reads nothing; who serves a run is asked on standard input
+    streams = dict(zip(message["streams"], fds, strict=True))
     for number in range(3):
-        os.dup2(fds[number - first] if number - first in range(len(fds)) else nothing, number)
-    for fd in (nothing, *fds):
-        if fd > _FDS:
-            os.close(fd)
+        os.dup2(streams.get(number, nothing), number)
+    for fd in (nothing, *fds):  # none of them is 0, 1 or 2: those were in use
+        os.close(fd)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -189,27 +212,28 @@ def _become(message: dict[str, Any], fds: list[int]) -> None:
         sys.modules["numpy.random"].seed()
 
 
-def _import_ahead() -> None:
+def _import_ahead(server: Server | None = None) -> dict[str, Any] | None:
+    """Import everything; in a new process, that was forked on the way, what it was asked to be."""
     with at_once(), without(_NOT):  # so a kernel's collections copy no page of what was imported
-        for name in AHEAD:
+        for name in (FIRST, *AHEAD):
             with contextlib.suppress(ImportError):
                 importlib.import_module(name)
+            if server and FIRST in sys.modules and (asked := server.look(FIRST)):
+                return asked
         importlib.import_module("rich.cells").cell_len("✓")  # it reads its table of widths
         importlib.import_module("ipykernel.debugger")  # it notes that there is no debugpy
+    return None
 
 
 def main() -> None:
     """Serve on the socket that standard input is; in a new process: be what it was asked to be."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # Ctrl-C is the starter's: it ends us by closing the socket
-    sock = socket.socket(fileno=os.dup(0))
-    _import_ahead()
-    with contextlib.suppress(BrokenPipeError):
-        send(sock, {"ready": os.getpid()})
-    asked = Server(sock).serve()
+    server = Server(socket.socket(fileno=os.dup(0)))
+    asked = _import_ahead(server) or server.serve()
     if asked is None:
         os._exit(0)  # at once: whoever has started it waits, and Python would take all that was imported apart
-    del sock
+    del server
     if "module" in asked:
         importlib.import_module(asked["module"]).main()
         return

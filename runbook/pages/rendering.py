@@ -88,10 +88,10 @@ class Rendering:
 
     Args:
         redactor: What takes secrets out of them.
-        fork: What forks a process that runs a module's `main` on two descriptors, or gives None (`forked.serve`).
+        fork: What forks a process that runs a module's `main`, by its name and streams, or gives None (`forked.serve`).
     """
 
-    def __init__(self, redactor: Redactor, fork: Callable[[str, tuple[int, int]], object] | None = None) -> None:
+    def __init__(self, redactor: Redactor, fork: Callable[[str, Mapping[int, int]], object] | None = None) -> None:
         self._redactor, self._fork = redactor, fork
         self._asked: list[Page | Index] = []
         self._answered = 0
@@ -108,7 +108,7 @@ class Rendering:
         theirs_in, ours_in = os.pipe()
         ours_out, theirs_out = os.pipe()
         self._pipes = os.fdopen(ours_in, "wb"), os.fdopen(ours_out, "rb")
-        if not self._fork or not self._fork(_MODULE, (theirs_in, theirs_out)):
+        if not self._fork or not self._fork(_MODULE, {0: theirs_in, 1: theirs_out}):
             with contextlib.suppress(OSError):
                 self._process = subprocess.Popen(
                     [sys.executable, "-P", "-m", _MODULE],

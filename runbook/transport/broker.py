@@ -6,10 +6,11 @@
 `fleet.connect` and `lock.held` use them by the environment's RUNBOOK_CONNECTIONS, which names a Unix socket in a
 folder that only this user can open. A process of its own, because the run's works at papermill's imports and messages
 meanwhile, for which each packet of a node would wait (Python runs one thread at a time). It connects to all nodes at
-once as soon as it is started, and ends with the process that started it, whatever ends that one.
+once as soon as it is told of them, and ends with the process that started it, whatever ends that one. In a run it is a
+fork of the process that kernels are forked from: what it needs is imported there.
 
 Called where a run begins, before what takes time (imports, kernels): connecting goes on beside it. Passwords come from
-the environment; none goes over the socket.
+the environment, or are asked for on the terminal; none goes over the socket.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runbook import errors, socket_folder
+from runbook import errors, process_end, socket_folder
+from runbook.jupyter import forked
 from runbook.ssh import Counts, Login
 from runbook.transport import dial
 from runbook.transport.brokered import VARIABLE, digest, error_as_dict, frame, read_frame
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
 
     from runbook.params import Cluster
 
+_MODULE = "runbook.transport.broker"
 _SOCKET = "socket"
 _BACKLOG = 512
 _STOP_S = 5.0
@@ -52,11 +55,11 @@ class Broker:
     """The process that keeps a run's connections.
 
     Attributes:
-        pid: Its id.
+        process: It.
         path: Its socket.
     """
 
-    pid: int
+    process: subprocess.Popen[bytes] | forked.Kernel
     path: str
 
     def counts(self) -> Counts:
@@ -80,12 +83,13 @@ def serving(cluster: Cluster) -> Iterator[Broker]:
     path = str(folder / _SOCKET)
     before = os.environ.get(VARIABLE)
     try:
-        process = _started(cluster, path)
+        process, sock = _started(cluster, path)
         try:
             os.environ[VARIABLE] = path
-            yield Broker(process.pid, path)
+            yield Broker(process, path)
         finally:
-            _stop(process)
+            with sock:
+                _stop(process)
     finally:
         os.environ.pop(VARIABLE, None)
         if before is not None:
@@ -93,36 +97,44 @@ def serving(cluster: Cluster) -> Iterator[Broker]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _started(cluster: Cluster, path: str) -> subprocess.Popen[bytes]:
+def _started(cluster: Cluster, path: str) -> tuple[subprocess.Popen[bytes] | forked.Kernel, socket.socket]:
+    """The process, and the socket that is its standard input: it is told of the nodes, and of our end."""
     targets = [dial.target(node, cluster.ssh) for node in cluster.nodes]
     told = {"parent": os.getpid(), "sudo": cluster.ssh.sudo, "targets": [asdict(one) for one in targets]}
+    told["env"] = dict(os.environ)
+    forks = None if _asks(targets) else forked.begun(_MODULE)
+    process, sock = forks or _own_process()
     # It listens before the process is up: whoever asks early waits for its answer, and for nothing else.
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind(path)
         listener.listen(_BACKLOG)
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "runbook.transport.broker", str(listener.fileno())],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            pass_fds=[listener.fileno()],
-        )
-    assert process.stdin  # noqa: S101 - a pipe was asked for
-    with contextlib.suppress(BrokenPipeError):  # it died at once: everybody then connects by themselves
-        process.stdin.write(json.dumps(told, default=str).encode() + b"\n")
-        process.stdin.flush()
-    return process
+        with contextlib.suppress(OSError):  # it died at once: everybody then connects by themselves
+            socket.send_fds(sock, [b"l"], [listener.fileno()])
+            sock.sendall(frame(b"q", json.dumps(told, default=str).encode()))
+    return process, sock
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()  # also while it still starts; the nodes see closed connections and end their scripts
+def _asks(targets: list[dial.Target]) -> bool:
+    """Whether a login may ask for a password or passphrase: only a process of our own session has our terminal."""
+    return dial.password() == "-" or any((one.proxy_command or "none") != "none" for one in targets)
+
+
+def _own_process() -> tuple[subprocess.Popen[bytes], socket.socket]:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        command = [sys.executable, "-P", "-m", _MODULE]
+        return subprocess.Popen(command, stdin=theirs.fileno(), stdout=subprocess.DEVNULL), ours
+
+
+def _stop(process: subprocess.Popen[bytes] | forked.Kernel) -> None:
     try:
+        process.terminate()  # also while it still starts; the nodes see closed connections and end their scripts
         process.wait(_STOP_S)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-    assert process.stdin  # noqa: S101 - a pipe was asked for
-    with contextlib.suppress(BrokenPipeError):
-        process.stdin.close()
+    except forked.Unavailable:
+        pass  # it was never there
 
 
 # ---- the process
@@ -208,37 +220,33 @@ def _feed(sock: socket.socket) -> Iterator[bytes]:
     raise Abandoned
 
 
-def _gone(parent: int) -> int | None:
-    """A descriptor that can be read when the process has ended; None where the system has no such thing."""
-    if not hasattr(os, "pidfd_open"):
-        return None
-    with contextlib.suppress(OSError):
-        return os.pidfd_open(parent)
-    return None
-
-
 def main() -> None:
-    """Serve until the process that started us ends, or closes our standard input."""
+    """Serve until the process that started us ends, or closes the socket that is our standard input."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the run, which ends us when it has ended its kernels
     logging.getLogger("paramiko").addHandler(logging.NullHandler())  # who asks is told: no traceback in the terminal
-    listener = socket.socket(fileno=int(sys.argv[1]))
-    folder = Path(listener.getsockname()).parent
-    if line := sys.stdin.buffer.readline():
-        _serve(listener, json.loads(line))
-    shutil.rmtree(folder, ignore_errors=True)
+    sock = socket.socket(fileno=os.dup(0))
+    _, passed, _, _ = socket.recv_fds(sock, 1, 1)
+    if passed:
+        listener = socket.socket(fileno=passed[0])
+        folder = Path(listener.getsockname()).parent
+        if told := read_frame(sock):
+            _serve(listener, sock, json.loads(told[1]))
+        shutil.rmtree(folder, ignore_errors=True)
     os._exit(0)  # at once, whatever its threads wait for: the nodes see closed connections and end their scripts
 
 
-def _serve(listener: socket.socket, told: dict[str, Any]) -> None:
-    parent = _gone(told["parent"])
-    ends = [sys.stdin.fileno(), *([] if parent is None else [parent])]
+def _serve(listener: socket.socket, starter: socket.socket, told: dict[str, Any]) -> None:
+    os.environ.clear()
+    os.environ.update(told["env"])  # a fork may be older than what was set since
+    parent = process_end.descriptor(told["parent"])
+    ends: list[socket.socket | int] = [starter, *([] if parent is None else [parent])]
     # Each node's connection is a file, and so is each request.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     server = _Server([_target(one) for one in told["targets"]], sudo=told["sudo"])
     server.connect()
-    while os.getppid() == told["parent"]:
-        ready, _, _ = select.select([listener, *ends], [], [])
+    while True:
+        ready, _, _ = select.select([listener.fileno(), *ends], [], [])
         if any(end in ready for end in ends):
             return
         sock, _ = listener.accept()

@@ -138,7 +138,9 @@ def begin(practice: Practice, path: Path, only: str, root: Path) -> subprocess.P
 
 def kernels(parent: int) -> list[int]:
     """The notebook kernels of a run, the one that works first: what its fork server has forked, and what it forked."""
-    return [kernel for child in _children(parent) if b"fork_server" in _command(child) for kernel in _children(child)]
+    servers = [child for child in _children(parent) if b"fork_server" in _command(child)]
+    # The other forks, broker and page renderer, are told on standard input what to do.
+    return [one for server in servers for one in _children(server) if Path(f"/proc/{one}/fd/0").samefile("/dev/null")]
 
 
 def descendants(parent: int) -> list[int]:

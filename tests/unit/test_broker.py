@@ -22,6 +22,7 @@ from ssh_server import NODE, StandInSshd
 from runbook import errors, lock
 from runbook.fleet import Fleet
 from runbook.journal import Journal
+from runbook.jupyter import fork_server, forked
 from runbook.params import Cluster, Node
 from runbook.ssh import SshConnection
 from runbook.transport import broker, brokered
@@ -38,6 +39,17 @@ MIB = 1 << 20
 def cluster(server: StandInSshd) -> Cluster:
     """One node on the loopback, made past the params' rules."""
     return Cluster.model_construct(nodes=(NODE,), ssh=server.settings())
+
+
+@pytest.fixture(params=["forked", "started"])
+def way(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Both ways to the process: a fork of what kernels are forked from, as in a run, and one of its own."""
+    if request.param == "forked":
+        forked.begin()
+    else:
+        forked.end()  # another test of this process may have left one
+    yield request.param
+    forked.end()
 
 
 @pytest.fixture
@@ -83,7 +95,7 @@ def test_kernels_share_one_connection(server: StandInSshd, serving: Broker) -> N
 
 def test_a_process_of_the_run_uses_it(server: StandInSshd, serving: Broker) -> None:
     """Another process finds it by its environment, and runs a script by it."""
-    assert serving.pid
+    assert serving.process.pid
     text = (
         "import json, sys; sys.path.insert(0, sys.argv[1]);"
         "from ssh_server import NODE; from runbook import params; from runbook.transport import brokered;"
@@ -98,7 +110,7 @@ def test_a_process_of_the_run_uses_it(server: StandInSshd, serving: Broker) -> N
 
 def test_scripts_run_at_once_on_one_connection(server: StandInSshd, serving: Broker, tmp_path: Path) -> None:
     """Each has a channel of its own: here the first ends when the second has run."""
-    assert serving.pid
+    assert serving.process.pid
     one, two = connection(server), connection(server)
     wait = f"touch {tmp_path}/begun; until [ -e {tmp_path}/second ]; do sleep 0.01; done; echo first"
     first: list[str] = []
@@ -127,7 +139,7 @@ def test_a_large_feed_is_never_held_whole(server: StandInSshd, serving: Broker) 
     one.run("cat >/dev/null", what="warm", feed=[bytes(MIB)])
 
     def peak() -> int:
-        status = Path(f"/proc/{serving.pid}/status").read_text()
+        status = Path(f"/proc/{serving.process.pid}/status").read_text()
         return int(status.split("VmHWM:")[1].split()[0]) // 1024
 
     before = peak()
@@ -176,13 +188,72 @@ def test_only_the_user_can_reach_it(serving: Broker) -> None:
 # ---- ends
 
 
-def test_it_ends_with_the_block(server: StandInSshd) -> None:
+def test_it_ends_with_the_block(server: StandInSshd, way: str) -> None:
     """After the block there is no process, no folder and no variable."""
     with broker.serving(cluster(server)) as one:
         assert os.environ[VARIABLE] == one.path
-    assert ended(one.pid)
+        assert isinstance(one.process, forked.Kernel) == (way == "forked")
+        connection(server).run("true", what="try").check()
+    assert ended(one.process.pid)
     assert not Path(one.path).parent.exists()
     assert VARIABLE not in os.environ
+    assert server.accepted == 1
+
+
+def test_it_has_the_runs_environment(server: StandInSshd, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was set after a fork was asked for ahead holds too: here the password that alone lets us in."""
+    forked.ahead()
+    server.user_password = "Tr0ub4dor-and-3"  # noqa: S105 - planted
+    monkeypatch.setenv("RUNBOOK_SSH_PASSWORD", server.user_password)
+    settings = server.settings(key_file=str(server.folder / "none"))
+    with broker.serving(Cluster.model_construct(nodes=(NODE,), ssh=settings)) as one:
+        brokered.connection(NODE, settings).open()
+        assert isinstance(one.process, forked.Kernel) == (way == "forked")
+        assert one.counts().connections == 1
+        shown = Path(f"/proc/{one.process.pid}/cmdline").read_text()
+    assert server.user_password not in shown
+
+
+def test_a_fork_that_is_not_wanted_ends() -> None:
+    """Asked for ahead, and the run never came to its nodes: it ends with its input."""
+    forked.begin()
+    forked.ahead()
+    process = forked._ahead[fork_server.FIRST][0]
+    pid = process.pid
+    forked.end()
+    assert ended(pid)
+
+
+def test_it_outlives_the_fork_server(server: StandInSshd) -> None:
+    """A fork server that was killed takes kernels with it, never the run's connections; it ends with the block."""
+    forked.begin()
+    with broker.serving(cluster(server)) as one:
+        pid = one.process.pid
+        connection(server).open()
+        assert isinstance(forked._server, forked.ForkServer)
+        os.kill(forked._server.pid, signal.SIGKILL)
+        assert ended(forked._server.pid)
+        assert connection(server).run("echo on", what="try").text == "on\n"
+    forked.end()
+    assert ended(pid)
+    assert server.accepted == 1
+
+
+@pytest.mark.parametrize("changed", [{"RUNBOOK_SSH_PASSWORD": "-"}, {}], ids=["password", "proxy command"])
+def test_what_may_ask_has_the_runs_terminal(
+    server: StandInSshd, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, changed: dict[str, str]
+) -> None:
+    """Who asks for a password does so on the terminal of its session: it is started in the run's own."""
+    for name, value in changed.items():
+        monkeypatch.setenv(name, value)
+    if not changed:
+        (tmp_path / ".ssh").mkdir()
+        (tmp_path / ".ssh" / "config").write_text("Host *\n ProxyCommand false\n")
+        monkeypatch.setenv("HOME", str(tmp_path))
+    forked.begin()
+    with broker.serving(cluster(server)) as one:
+        assert os.getsid(one.process.pid) == os.getsid(0)
+    forked.end()
 
 
 RUN = """
@@ -190,19 +261,24 @@ import json, subprocess, sys
 sys.path.insert(0, sys.argv[1])
 from ssh_server import NODE
 from runbook import params
+from runbook.jupyter import forked
 from runbook.transport import broker
 ssh = params.Ssh(**json.loads(sys.argv[2]))
+if sys.argv[3] == "forked":
+    forked.begin()
+    forked.ahead()
 with broker.serving(params.Cluster.model_construct(nodes=(NODE,), ssh=ssh)) as one:
     kernel = subprocess.Popen(["sleep", "60"], close_fds=False)  # it lives on, with all that it inherited
-    print(one.pid, one.path, kernel.pid, flush=True)
+    print(one.process.pid, one.path, kernel.pid, flush=True)
     sys.stdin.read()
 """
 
 
-def test_it_ends_with_a_run_that_is_killed(server: StandInSshd) -> None:
+@pytest.mark.parametrize("way", ["forked", "started"])
+def test_it_ends_with_a_run_that_is_killed(server: StandInSshd, way: str) -> None:
     """SIGKILL of the run ends it too, though a child of the run still lives; its folder goes."""
     here, ssh = str(Path(__file__).parent), server.settings().model_dump_json(exclude_unset=True)
-    command = [sys.executable, "-c", RUN, here, ssh]
+    command = [sys.executable, "-c", RUN, here, ssh, way]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as run:
         assert run.stdout
         pid, path, kernel = run.stdout.readline().split()
@@ -219,7 +295,10 @@ def test_a_broker_that_is_killed_is_done_without(server: StandInSshd, serving: B
     one = connection(server)
     with pytest.raises(errors.ConnectionLost, match="that keeps the run's connections is gone") as caught:
         one.run(
-            "echo on; exec sleep 60", what="try", heard=lambda _line: os.kill(serving.pid, signal.SIGKILL), timeout_s=30
+            "echo on; exec sleep 60",
+            what="try",
+            heard=lambda _line: os.kill(serving.process.pid, signal.SIGKILL),
+            timeout_s=30,
         )
     assert (caught.value.node, caught.value.subject) == ("node1", "try")
     assert one.run("cat", what="again", feed=[b"whole"]).check().text == "whole"
@@ -231,7 +310,7 @@ def test_a_broker_that_is_killed_is_done_without(server: StandInSshd, serving: B
 @pytest.mark.parametrize("feed", [(), itertools.repeat(b"x" * 1000)], ids=["silent", "fed"])
 def test_closing_ends_what_runs(server: StandInSshd, serving: Broker, feed: Iterable[bytes]) -> None:
     """An interrupted kernel closes its fleet: its scripts lose their channel at once, the node's connection stays."""
-    assert serving.pid
+    assert serving.process.pid
     one = connection(server)
     script = "echo on; cat >/dev/null; exec sleep 60"
     with pytest.raises(errors.ConnectionLost):

@@ -7,6 +7,7 @@ import json
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -271,3 +272,32 @@ def test_the_kernelspec_is_installed() -> None:
     name = spec.metadata["kernel_provisioner"]["provisioner_name"]
     (entry,) = metadata.entry_points(group="jupyter_client.kernel_provisioners", name=name)
     assert entry.load().__name__ == "ForkProvisioner"
+
+
+def test_what_a_run_needs_first_is_forked_before_the_rest_is_imported() -> None:
+    """Only that is done at once; any other request waits for its turn, its streams too."""
+    ours, theirs = socket.socketpair()
+    read, write = os.pipe()
+    module = {"do": "start", "streams": [0], "module": fork_server.FIRST, "lasting": True, "env": {}, "cwd": "/"}
+    told, heard = socket.socketpair()
+    with ours, theirs, told, heard:
+        server = fork_server.Server(theirs)
+        assert server.look(fork_server.FIRST) is None  # nothing was asked for
+        fork_server.send(ours, module, (heard.fileno(),))
+        fork_server.send(ours, {"do": "start", "streams": [1], "argv": []}, (write,))
+        if asked := server.look(fork_server.FIRST):
+            os._exit(42 if asked == module and os.path.samestat(os.fstat(0), os.fstat(heard.fileno())) else 1)
+        answer, _ = fork_server.receive(ours)
+        assert answer
+        _, status = os.waitpid(answer["pid"], 0)
+        ((kept, streams),) = server._kept
+        fork_server.send(ours, module, (heard.fileno(),))
+        assert server.look(fork_server.FIRST) is None  # now in its turn
+        assert len(server._kept) == 1
+    assert os.waitstatus_to_exitcode(status) == 42
+    assert (kept or {})["argv"] == []
+    os.close(write)
+    os.write(streams[0], b"its own")
+    assert os.read(read, 10) == b"its own"
+    for fd in (read, *streams):
+        os.close(fd)

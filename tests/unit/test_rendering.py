@@ -19,7 +19,7 @@ from runbook.pages import rendering
 from runbook.records import redact
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
 v4 = nbformat.v4
@@ -79,8 +79,8 @@ def test_a_run_forks_that_process(notebooks: list[Path]) -> None:
     """The same pages by a fork of what kernels are forked from; it has another session, and ends with its input."""
     redactor, made = redact.Redactor([SECRET]), []
 
-    def fork(module: str, fds: tuple[int, int]) -> object:
-        made.append(forked.serve(module, fds))
+    def fork(module: str, streams: Mapping[int, int]) -> object:
+        made.append(forked.serve(module, streams))
         return made[-1]
 
     with rendering.Rendering(redactor, fork) as beside:
@@ -122,7 +122,7 @@ def test_a_fork_that_is_killed_costs_nothing_but_time(notebooks: list[Path]) -> 
 def test_without_a_fork_server_none_is_started() -> None:
     """Closing a record needs no kernels."""
     forked.end()  # another test of this process may have left one
-    assert forked.serve("runbook.pages.rendering", (0, 1)) is None
+    assert forked.serve("runbook.pages.rendering", {0: 0, 1: 1}) is None
 
 
 @pytest.mark.parametrize("when", ["at once", "later", "never began"])
