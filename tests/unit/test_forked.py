@@ -231,7 +231,8 @@ if __name__ == "__main__":
         pids = [manager.provisioner.pid, made._waiting[0].provisioner.pid, forked._server.pid]
         files = [manager.connection_file, made._waiting[0].connection_file]
         print(json.dumps([pids, files]), flush=True)
-        time.sleep(600)
+        for _ in range(6000):  # Python does not see a signal that comes just before a long sleep until that ends
+            time.sleep(0.1)
 """
 
 
