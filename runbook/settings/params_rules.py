@@ -267,8 +267,8 @@ def _overlay(flannel: Mapping[str, Any], nodes: list[tuple[int, Mapping[str, Any
         if host is not None and ipaddress.IPv4Address(host) in whole:
             text_ = f"{shown(text)} overlaps the node network: it holds the address of nodes[{index}], {host}"
             yield Rule(("flannel", "network"), text_)
-    if not isinstance(length, int) or isinstance(length, bool):
-        return
+    if not isinstance(length, int) or isinstance(length, bool) or length > _MOST_LEN:
+        return  # told with the value itself; two to the power of any number would take all memory
     subnets = 2 ** max(0, length - whole.prefixlen) - 1  # flannel leases from the second subnet on
     where, least = ("flannel", "subnet_len"), whole.prefixlen + _LEAST_BITS
     if length < least:

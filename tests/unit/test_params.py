@@ -235,6 +235,10 @@ def test_tilde_of_nobody_is_refused() -> None:
         ),
         ({"data_dir": "/d"}, "cluster.data_dir: unknown key; it belongs under `etcd`"),
         ({"flannel": {"subnet_len": 31}}, "cluster.flannel.subnet_len: 31 is out of range: at most 30"),
+        (
+            {"flannel": {"subnet_len": 83_691_854_543}},
+            "cluster.flannel.subnet_len: 83691854543 is out of range: at most 30",
+        ),
         ({"flannel": {"version": "0.30.0"}}, "cluster.flannel.version: flannel 0.30.0 is not known"),
         ({"flannel": {"backend": {"type": "udp"}}}, "cluster.flannel.backend.Type: 'udp' is not supported"),
         ({"flannel": {"backend": "vxlan"}}, "cluster.flannel.backend: 'vxlan' is text; keys with values is expected"),
