@@ -168,7 +168,7 @@ def install(fleet: Fleet) -> plan.Plan:
 
 
 def versions(fleet: Fleet) -> show.Table:
-    """What is in `bin_dir`: each file's sum, and its version. Changes nothing.
+    """What is in `bin_dir`: each file's sum, its version, and that the node lets it be run. Changes nothing.
 
     A binary is asked for its version, unless the plan of this fleet has found it to have the very bytes of the release,
     or has put them there, and it was not changed since: then its version is that release's.
@@ -185,11 +185,13 @@ def versions(fleet: Fleet) -> show.Table:
     cluster = fleet.cluster
 
     def asked(node: Node, path: str) -> _Placed:
+        # The kernel's own answer, which knows of a file system that is mounted noexec.
+        runs = f"if [ -x {quote(path)} ]; then echo runs=yes; fi"
         if not (words := _ASK.get(path.rsplit("/", 1)[-1])):
-            return _Placed(path)
+            return _Placed(path, runs)
         ask = f'echo "told=$(timeout 10 {quote(path)} {words} 2>&1 | head -n 1)"'
         known = fleet.sums.get((node.name, path))
-        return _Placed(path, looking.unless_known(path, known, ask) if known else ask)
+        return _Placed(path, f"{runs}\n{looking.unless_known(path, known, ask) if known else ask}")
 
     resources: dict[str, list[Resource]] = {
         node.name: [_Machine(), *(asked(node, path) for path in _paths(cluster, node))] for node in cluster.nodes
@@ -204,15 +206,20 @@ def versions(fleet: Fleet) -> show.Table:
             rows.append({"node": name, "ok": False, "why": why, "remedy": remedy})
             continue
         rows += [
-            {"node": name, "path": f"{cluster.bin_dir}/{one.name}", **_row(one, found)}
+            {"node": name, "path": f"{cluster.bin_dir}/{one.name}", **_row(one, found, cluster.bin_dir)}
             for one, found in zip(binaries[name], answered[name][1:], strict=True)
         ]
     return show.table(rows, _COLUMNS, f"Binaries in {cluster.bin_dir}")
 
 
-def _row(one: Binary, found: Found) -> dict[str, object]:
+def _row(one: Binary, found: Found, bin_dir: str) -> dict[str, object]:
     sha256 = found.get("sha256", "")
-    why = "" if sha256 == one.sha256 else f"sha256 {sha256[:12] or 'none'}, expected {one.sha256[:12]}"
+    why = remedy = ""
+    if sha256 != one.sha256:
+        why, remedy = f"sha256 {sha256[:12] or 'none'}, expected {one.sha256[:12]}", "run phase 01 again"
+    elif "runs" not in found:
+        why = "the node does not let it be run: it is not executable, or lies where nothing is"
+        remedy = f"is `noexec` among `findmnt -no OPTIONS -T {bin_dir}`? Then set bin_dir elsewhere, or remount"
     told = printable(found.get("told", ""))
     version = _VERSION.search(told)
     if "told" in found:
@@ -230,5 +237,5 @@ def _row(one: Binary, found: Found) -> dict[str, object]:
         "source": one.source,
         "compared_with": one.compared_with,
         "why": why,
-        "remedy": "run phase 01 again" if why else "",
+        "remedy": remedy,
     }

@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import hashlib
 import shutil
+import subprocess
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -144,6 +145,28 @@ def test_other_bytes_are_told(fleet: Fleet, fetched: list[tuple[str, str, str]],
     assert (rows["etcd"]["version"], rows["etcd"]["told_by"]) == ("old|one", "the binary")
     assert "expected" in rows["flanneld"]["why"]
     assert {arch for _, _, arch in fetched} == {"arm64"}
+
+
+@pytest.mark.usefixtures("fetched")
+def test_a_binary_that_must_not_be_run_is_told(
+    fleet: Fleet, tmp_path: Path, prerequisite: Callable[[str], None]
+) -> None:
+    """The right bytes on a file system that is mounted noexec: told at once, not only when a unit does not start."""
+    if OWNER != "root:root":
+        prerequisite("root, who may mount")
+    machine(fleet, "x86_64")
+    put(tmp_path, *FILES["etcd"], *FILES["flannel"])
+    assert binaries.versions(fleet)["ok"].all()
+    folder = str(tmp_path / "bin")
+    subprocess.run(["mount", "--bind", folder, folder], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,noexec", folder], check=True)
+        rows = show.rows(binaries.versions(fleet))
+    finally:
+        subprocess.run(["umount", folder], check=True)
+    assert not any(row["ok"] for row in rows)
+    assert {row["why"][:35] for row in rows} == {"the node does not let it be run: it"}
+    assert all(f"-T {folder}" in row["remedy"] for row in rows)
 
 
 def test_what_a_plan_has_summed_is_summed_again_only_when_it_changed(
