@@ -222,7 +222,16 @@ def _import_ahead(server: Server | None = None) -> dict[str, Any] | None:
                 return asked
         importlib.import_module("rich.cells").cell_len("✓")  # it reads its table of widths
         importlib.import_module("ipykernel.debugger")  # it notes that there is no debugpy
+        with contextlib.suppress(Exception):  # who does it in earnest says what is wrong
+            _rehearse()
     return None
+
+
+def _rehearse() -> None:
+    """Do once what every notebook begins with: what is built and compiled for it is the kernels' from the start."""
+    example = {"name": "example", "nodes": [{"name": "node1", "host": "192.0.2.1"}]}  # RFC 5737
+    cluster = importlib.import_module("runbook.params").load(example)
+    importlib.import_module("runbook.fleet").Fleet(cluster, {})._repr_mimebundle_()  # as IPython shows it
 
 
 def main() -> None:

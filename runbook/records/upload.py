@@ -8,10 +8,8 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-import fsspec
-from fsspec.registry import known_implementations
-
 from runbook import errors
+from runbook.late import late
 from runbook.plain_text import clean
 from runbook.records import sumfile, summary
 from runbook.records.sumfile import SIGNATURE, SUMS
@@ -19,6 +17,9 @@ from runbook.records.sumfile import SIGNATURE, SUMS
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+late("fsspec")  # every run looks whether its record goes elsewhere; few do
+import fsspec  # noqa: E402
 
 _CHANGED = "runbook verify says what holds; a changed record is not uploaded"
 _REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(::[A-Za-z][A-Za-z0-9+.-]*)*://")
@@ -113,6 +114,8 @@ def _store(target: str) -> tuple[fsspec.AbstractFileSystem, str]:
         # A cached instance may have another's credentials, or an old listing.
         store, root = fsspec.core.url_to_fs(target, skip_instance_cache=True)
     except ImportError as error:
+        from fsspec.registry import known_implementations  # noqa: PLC0415 - as above
+
         known = known_implementations.get(protocol, {})
         package = str(known.get("class", protocol)).partition(".")[0]
         told = f"pip install {package}" if package != "fsspec" else str(known.get("err") or error)

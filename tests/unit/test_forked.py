@@ -20,6 +20,7 @@ import pytest
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.utils import run_sync
 
+from runbook import fleet
 from runbook.jupyter import fork_server, forked, kernels
 from runbook.jupyter.kernels import IpcKernelManager, Kernels
 
@@ -302,3 +303,10 @@ def test_what_a_run_needs_first_is_forked_before_the_rest_is_imported() -> None:
     assert os.read(read, 10) == b"its own"
     for fd in (read, *streams):
         os.close(fd)
+
+
+def test_the_rehearsal_goes_through_and_leaves_nothing() -> None:
+    """What every notebook begins with is done once ahead; no fleet is opened, and no node is spoken to, by that."""
+    before = fleet.opened()
+    fork_server._rehearse()
+    assert fleet.opened() == before
