@@ -216,17 +216,22 @@ def check_size(path: Path, expected: int) -> None:
 
 
 def verify(sums: Mapping[Path, str]) -> None:
-    """Compare files of the cache with their checksums, on all cores; what was compared and has not changed counts.
+    """Compare files of the cache with their checksums, on all cores.
 
     Raises:
         NotInCache: One is another, or can't be read: the first of them.
     """
     with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="runbook-sum") as pool:
-        for _ in pool.map(_verify, sums.keys(), sums.values()):
+        for _ in pool.map(verify_file, sums.keys(), sums.values()):
             pass
 
 
-def _verify(path: Path, expected: str) -> None:
+def verify_file(path: Path, expected: str) -> None:
+    """Compare a file of the cache with its checksum; what this process has compared and has not changed counts.
+
+    Raises:
+        NotInCache: It is another, or can't be read.
+    """
     try:
         stat = path.lstat()
         seen = (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, expected)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from runbook import errors
 from runbook.certs.secret import Secret
+from runbook.downloads import artifact_cache
 from runbook.plans import looking
 from runbook.resources import Payload, staging_folder
 
@@ -141,19 +142,17 @@ def _binaries(payloads: Sequence[Payload]) -> list[tuple[int, Payload, Binary]]:
 
 
 def _packed(binary: Binary) -> Iterator[bytes]:
-    total = hashlib.sha256()
     try:
         with binary.packed.open("rb") as file:
             while block := file.read(_READ):
-                total.update(block)
                 yield block
+        # Afterwards, so that what changes meanwhile is found too; the plan's own comparison counts where nothing did.
+        artifact_cache.verify_file(binary.packed, binary.packed_sha256)
     except OSError as error:
         raise errors.ArtifactError(
             f"can't be read: {error.strerror}", subject=str(binary.packed), remedy="run phase 01 again"
         ) from error
-    if total.hexdigest() != binary.packed_sha256:
+    except artifact_cache.NotInCache as error:
         raise errors.ArtifactError(
-            f"has the SHA-256 {total.hexdigest()}, expected {binary.packed_sha256}: it changed while it was sent",
-            subject=str(binary.packed),
-            remedy="run again",
-        )
+            f"{error}: it changed while it was sent", subject=str(binary.packed), remedy="run again"
+        ) from error

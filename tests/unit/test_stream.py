@@ -143,7 +143,7 @@ def test_a_binary_that_was_packed_wrong_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_cached_file_that_changed_is_an_error_here(tmp_path: Path) -> None:
-    """Also one of the same length: its sum is taken as it is sent."""
+    """Also one of the same length: it is compared with its sum, unless nobody wrote to it since that was done."""
     source = binary(tmp_path, b"x" * 1000)
     data = bytearray(source.packed.read_bytes())
     data[-1] ^= 1
