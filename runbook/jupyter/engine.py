@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
+from jupyter_client.utils import run_sync  # type: ignore[attr-defined]  # from jupyter_core
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, NotebookExecutionManager, papermill_engines
 from papermill.log import logger
@@ -62,6 +64,23 @@ class _Saves(NotebookExecutionManager):  # type: ignore[misc]  # papermill has n
             self._due = True
 
 
+class _Ahead:
+    """The next notebook's kernel is started while this one works, which does not wait for it."""
+
+    def __init__(self, kernels: Kernels) -> None:
+        self._kernels = kernels
+        self._task: asyncio.Task[None] | None = None
+
+    async def begin(self, **_told: object) -> None:
+        """Begin to start it."""
+        self._task = asyncio.create_task(self._kernels.start_next())
+
+    async def done(self) -> None:
+        """Wait until it is started."""
+        if self._task:
+            await self._task
+
+
 class Engine(NBClientEngine):  # type: ignore[misc]  # as above
     """papermill's own engine, on a kernel that was started already."""
 
@@ -93,19 +112,21 @@ class Engine(NBClientEngine):  # type: ignore[misc]  # as above
         kept.notebook_start()
         try:
             with kernels.next() as manager:
+                ahead = _Ahead(kernels)
                 client = PapermillNotebookClient(
                     kept,
                     km=manager,
                     timeout=execution_timeout,
                     startup_timeout=start_timeout,
                     log=logger,
-                    on_notebook_start=kernels.start_next,
+                    on_notebook_start=ahead.begin,
                 )
                 try:
                     client.execute()
                 finally:
                     if client.kc is not None:
                         client.kc.stop_channels()
+                    run_sync(ahead.done)()
             kept.leave_the_last_save()
         finally:
             kept.notebook_complete()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -26,12 +27,12 @@ class ForkProvisioner(LocalProvisioner):
         known = {"env", "cwd", "stdout", "stderr", "extra_arguments", "kernel_id"}
         if kwargs.keys() <= known and cmd[0] == sys.executable:
             try:
-                return self._forked(cmd, kwargs)
+                return await self._forked(cmd, kwargs)
             except forked.Unavailable as error:
                 self.log.debug("no forked kernel: %s", error)
         return await super().launch_kernel(cmd, **kwargs)
 
-    def _forked(self, cmd: list[str], kwargs: dict[str, Any]) -> KernelConnectionInfo:
+    async def _forked(self, cmd: list[str], kwargs: dict[str, Any]) -> KernelConnectionInfo:
         streams = [kwargs.get(name) for name in ("stdout", "stderr")]
         out, err = (
             number if stream is None else stream if isinstance(stream, int) else stream.fileno()
@@ -40,7 +41,9 @@ class ForkProvisioner(LocalProvisioner):
         if min(out, err) < 0:
             raise forked.Unavailable("its output goes to a pipe")
         self.cwd = kwargs.get("cwd") or os.getcwd()  # noqa: PTH109 - the base class has strings
-        process = forked.launch(cmd, kwargs.get("env") or os.environ, str(self.cwd), (out, err))
+        environment = kwargs.get("env") or os.environ
+        # In a thread: a fork takes milliseconds, in which the notebook before it goes on.
+        process = await asyncio.to_thread(forked.launch, cmd, environment, str(self.cwd), (out, err))
         self.process = process  # type: ignore[assignment]  # what is used of a Popen it has
         self.pid = self.pgid = process.pid
         return self.connection_info
