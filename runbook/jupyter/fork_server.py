@@ -114,6 +114,7 @@ class Server:
         self._sock = sock
         self._alive: dict[int, int | None] = {}
         self._lasting: set[int] = set()
+        self._rehearsed = False
         self._folders: list[str] = []
         self._kept: list[tuple[dict[str, Any] | None, list[int]]] = []
 
@@ -147,6 +148,10 @@ class Server:
                     send(self._sock, {"status": self._poll(message["pid"])})
                 elif self._start(message, fds):
                     return message
+                elif "argv" in message and not self._rehearsed:
+                    self._rehearsed = True  # while the first kernel works: that one must not wait for it
+                    with at_once(), contextlib.suppress(Exception):  # who does it in earnest says what is wrong
+                        _rehearse()
         except (ConnectionError, BrokenPipeError):
             pass
         for pid in [pid for pid, status in self._alive.items() if status is None and pid not in self._lasting]:
@@ -222,13 +227,11 @@ def _import_ahead(server: Server | None = None) -> dict[str, Any] | None:
                 return asked
         importlib.import_module("rich.cells").cell_len("✓")  # it reads its table of widths
         importlib.import_module("ipykernel.debugger")  # it notes that there is no debugpy
-        with contextlib.suppress(Exception):  # who does it in earnest says what is wrong
-            _rehearse()
     return None
 
 
 def _rehearse() -> None:
-    """Do once what every notebook begins with: what is built and compiled for it is the kernels' from the start."""
+    """Do once what every notebook begins with: what is built and compiled for it is there for the next kernels."""
     example = {"name": "example", "nodes": [{"name": "node1", "host": "192.0.2.1"}]}  # RFC 5737
     cluster = importlib.import_module("runbook.params").load(example)
     importlib.import_module("runbook.fleet").Fleet(cluster, {})._repr_mimebundle_()  # as IPython shows it
