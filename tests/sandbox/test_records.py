@@ -140,7 +140,8 @@ def kernels(parent: int) -> list[int]:
     """The notebook kernels of a run, the one that works first: what its fork server has forked, and what it forked."""
     servers = [child for child in _children(parent) if b"fork_server" in _command(child)]
     # The other forks, broker and page renderer, are told on standard input what to do.
-    return [one for server in servers for one in _children(server) if Path(f"/proc/{one}/fd/0").samefile("/dev/null")]
+    inputs = {one: Path(f"/proc/{one}/fd/0") for server in servers for one in _children(server)}
+    return [one for one, given in inputs.items() if given.exists() and given.samefile("/dev/null")]
 
 
 def descendants(parent: int) -> list[int]:
