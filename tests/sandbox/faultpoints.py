@@ -25,6 +25,8 @@ ALL = ("node1", "node2", "node3")
 class Inside:
     """A moment inside a node's script: before the n-th call of a program, which has another meaning nowhere else.
 
+    `head` counts where it writes a staged file.
+
     Attributes:
         program: Its name.
         number: Which call.
@@ -89,7 +91,7 @@ def _insides(phase: int) -> list[tuple[str, Inside]]:
     """The moments inside a node's script."""
     several = phase in (1, 2, 6)
     return [
-        ("while it receives", Inside("tee", 2 if several else 1)),
+        ("while it receives", Inside("zstd" if phase == 1 else "head", 2 if several else 1)),
         ("all is summed, nothing renamed", Inside("sync", 1)),
         ("half is renamed" if several else "before the rename", Inside("mv", 2 if several else 1)),
     ]
@@ -117,7 +119,7 @@ def _made() -> list[Point]:
     runs: tuple[Fault, ...] = ("SIGINT", "SIGTERM", "SIGKILL")
     for phase, fault in zip((1, 3, 2), runs, strict=True):
         points.append(Point(phase, "all is summed, nothing renamed", Inside("sync", 1), fault, whole=True))
-    points.append(Point(1, "while it receives", Inside("tee", 2), "network cut", whole=True))
+    points.append(Point(1, "while it receives", Inside("zstd", 2), "network cut", whole=True))
     points.append(Point(6, "half is renamed", Inside("mv", 2), "power off", whole=True))
     points.append(Point(8, "before the rename", Inside("mv", 1), "SIGKILL", whole=True))
     return sorted(points, key=lambda point: (point.whole, point.phase))

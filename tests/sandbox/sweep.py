@@ -42,6 +42,10 @@ _KEYS = ("etc/etcd", "etc/flanneld", _BIN, "tmp", "var/tmp", "run")
 _WHOLE = {"endpoints": 3, "leases": 3, "pairs": 18}
 _WRAPPER = """#!/bin/sh
 case "$*" in *lock.json*) exec /usr/bin/{program} "$@" ;; esac
+case "{program} $(readlink /proc/$$/fd/1)" in
+  "head "*/.runbook-*) ;;
+  "head "*) exec /usr/bin/head "$@" ;;
+esac
 n=$(( $(cat /{point}/{program} 2>/dev/null || echo 0) + 1 ))
 echo $n >/{point}/{program}
 if [ $n = {number} ]; then
