@@ -1,4 +1,4 @@
-"""The folder in which release binaries are kept: one folder a release, whole or not there, checked at every use.
+"""The folder in which release binaries are kept: one folder a release, whole or not there, checked before it travels.
 
 artifacts/etcd-3.6.16-amd64/etcd  etcd.gz  …  manifest.json
 artifacts/etcd-v3.6.16-linux-amd64.tar.gz   a tarball that the operator put there, with SHA256SUMS if wanted
