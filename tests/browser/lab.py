@@ -6,6 +6,7 @@ the notebook's model in the browser (does a cell run, has it run), and from the 
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import secrets
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import nbformat
 import pytest
+from playwright.sync_api import TimeoutError  # noqa: A004 - Playwright's own
 from practice import BIN, until
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
     from playwright.sync_api import Browser, Locator, Page
 
+_log = logging.getLogger(__name__)
 LIGHT, DARK = "JupyterLab Light", "JupyterLab Dark"
 APPLY = "plan.apply("
 """What the cell with the gate calls."""
@@ -87,6 +90,17 @@ _WATCH_SAVE = f"""(path) => {{
   }};
   panel.context.saveState.connect(heard);
 }}"""
+#: What is open, and how far each is: for whoever reads why one was not ready.
+_STATE = """() => {
+  const shell = window.jupyterapp?.shell;
+  const opened = [...(shell?.widgets('main') ?? [])].map(({context, isVisible, sessionContext}) => {
+    const kernel = sessionContext?.session?.kernel;
+    const ready = `shown ${isVisible}, read ${context?.isReady}, session ${sessionContext?.isReady}`;
+    return `${context?.path}: ${ready}, kernel ${kernel?.status} and ${kernel?.connectionStatus}`;
+  });
+  const dialogs = [...document.querySelectorAll('.jp-Dialog')].map((dialog) => dialog.innerText);
+  return [`in front: ${shell?.currentWidget?.context?.path}`, ...opened, ...dialogs].join('\\n');
+}"""
 _NO_KERNEL = f"(path) => {{ {_PANEL} return !panel.sessionContext.session?.kernel; }}"
 _WATCH_RESTART = f"""(path) => {{
   {_PANEL}
@@ -176,11 +190,20 @@ class Book:
         self.lab = lab
         self.page = lab.page
         self.path = path
-        self._wait(_READY if kernel else _SHOWN)
+        self._opened(_READY if kernel else _SHOWN)
 
-    def _wait(self, holds: str, argument: object = None) -> Any:  # noqa: ANN401 - JSON
+    def _opened(self, holds: str) -> None:
+        """Wait until it is in front and ready; where JupyterLab loses its way to that, go there as a person would."""
+        try:
+            self._wait(holds, within_ms=_PAGE_MS / 3)
+        except TimeoutError:
+            _log.warning("%s was not ready:\n%s", self.path, self.page.evaluate(_STATE))
+            self.page.goto(f"{self.lab.server.url}/lab/workspaces/runbook/tree/{self.path}")
+            self._wait(holds)
+
+    def _wait(self, holds: str, argument: object = None, within_ms: float = _PAGE_MS) -> Any:  # noqa: ANN401 - JSON
         argument = self.path if argument is None else argument
-        found = self.page.wait_for_function(holds, arg=argument, timeout=_PAGE_MS, polling=_LOOK_MS)
+        found = self.page.wait_for_function(holds, arg=argument, timeout=within_ms, polling=_LOOK_MS)
         return found.json_value()
 
     @property
