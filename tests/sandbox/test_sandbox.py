@@ -16,13 +16,16 @@ import pytest
 
 from runbook.errors import SandboxError
 from runbook.sandbox import NodeStatus, Sandbox, base_image, containers, requirements
+from runbook.sandbox.addressing import SLOTS, Block
 from runbook.sandbox.machine import attempt, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 NAME, SLOT = "test-sandbox", 3
-OTHERS = re.compile(r"rbk[0-2]|/practice/(?!test-sandbox/)")
+_BLOCKS = [Block(NAME, slot) for slot in range(SLOTS) if slot != SLOT]
+_NAMED = [rf"\b{block.link}\b|\b{re.escape(str(block.network))}" for block in _BLOCKS]
+OTHERS = re.compile("|".join([r"/practice/(?!test-sandbox/)", *_NAMED]))
 """Other practice clusters may come and go while these tests run."""
 
 pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster-3")]
