@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runbook import errors, process_end, socket_folder
-from runbook.jupyter import forked
+from runbook.jupyter import fork_server, forked
 from runbook.ssh import Counts, Login
 from runbook.transport import dial
 from runbook.transport.brokered import VARIABLE, digest, error_as_dict, frame, read_frame
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from runbook.params import Cluster
 
-_MODULE = "runbook.transport.broker"
+_MODULE = fork_server.FIRST
 _SOCKET = "socket"
 _BACKLOG = 512
 _STOP_S = 5.0
