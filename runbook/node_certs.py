@@ -123,24 +123,26 @@ def certificates_plan(
         resources: dict[str, list[Resource]] = {}
         for node in chosen:
             leaf = _leaf(cluster, folder, name, profile(node), owner, authority, ensured)
-            resources[node.name] = [*before, Directory(folder, 0o755), leaf]
-            if authority:
-                resources[node.name].append(_CaFile(posixpath.join(folder, "ca.pem"), authority.pem))
+            path = posixpath.join(folder, "ca.pem")
+            ca = _CaFile(path, authority.pem) if authority else _NewCaFile(path, ensured)
+            resources[node.name] = [*before, Directory(folder, 0o755), leaf, ca]
         made, unchanged = reading.compared(fleet, resources, what=f"read for {title}")
-        changes = []
         if authority is None:
-            why = "this cluster has no CA yet"
-            changes.append(
-                Change(str(directory / "ca.pem"), "create", why, "", f"CN={cluster.name}", digest="ca", here=ensured)
-            )
-        for node in chosen:
-            changes += [change for change in made if change.node == node.name]
-            if authority is None:
-                changes.append(replace(_new_ca(folder, ensured), node=node.name))
+            why, wanted = "this cluster has no CA yet", f"CN={cluster.name}"
+            made = [Change(str(directory / "ca.pem"), "create", why, "", wanted, digest="ca", here=ensured), *made]
         notes = [authority.warning] if authority and authority.warning else []
-        return changes, notes, unchanged
+        return made, notes, unchanged
 
     return plan.Plan(title, fleet, make)
+
+
+def _refused(change: Change, here: str) -> Change:
+    """The change of a ca.pem that is another CA's: members with certificates of two CAs don't trust each other."""
+    text = (
+        f"{change.resource} is another CA's certificate than {here}: bring that CA here (pki.ca_cert, pki.ca_key), or,"
+        f" if the cluster that used it is gone, remove {posixpath.dirname(change.resource)} on the node"
+    )
+    return replace(change, why="another CA's certificate", refusal=text)
 
 
 @dataclass(frozen=True)
@@ -148,25 +150,41 @@ class _CaFile(File):
     """The CA's certificate: put where it is missing, never put over another CA's."""
 
     def compare(self, found: Found) -> Change | None:
-        """Refuse to change it: members with certificates of two CAs don't trust each other."""
+        """Refuse to change it."""
         change = super().compare(found)
         if change is None or change.action == "create" or "sha256" not in found or found["sha256"] == self.sha256:
             return change
-        folder = posixpath.dirname(self.path)
-        text = (
-            f"{self.path} is another CA's certificate than this cluster's here: bring that CA here (pki.ca_cert,"
-            f" pki.ca_key), or, if the cluster that used it is gone, remove {folder} on the node"
-        )
-        return replace(change, why="another CA's certificate", refusal=text)
+        return _refused(change, "this cluster's here")
 
 
-def _new_ca(folder: str, ensured: Callable[[], pki.Authority]) -> Change:
-    path = posixpath.join(folder, "ca.pem")
+@dataclass(frozen=True)
+class _NewCaFile:
+    """The certificate of a CA that is still to be made: put where none lies yet.
 
-    def payloads() -> tuple[Payload, ...]:
-        return (Payload(path, 0o644, "root:root", ensured().pem),)
+    Attributes:
+        ensured: Makes the CA.
+    """
 
-    return Change(path, "create", "the new CA's certificate", "", "0644 root:root", digest="new ca", payloads=payloads)
+    label: str
+    ensured: Callable[[], pki.Authority]
+
+    def looks(self) -> tuple[Look, ...]:
+        """Whether it is there."""
+        return (Look(self.label),)
+
+    def probe(self) -> str:
+        """Nothing else."""
+        return ""
+
+    def compare(self, found: Found) -> Change:
+        """Refuse where a CA's certificate lies already: it is in use there, and its key is on another machine."""
+
+        def payloads() -> tuple[Payload, ...]:
+            return (Payload(self.label, 0o644, "root:root", self.ensured().pem),)
+
+        why = "the new CA's certificate"
+        change = Change(self.label, "create", why, "", "0644 root:root", digest="new ca", payloads=payloads)
+        return change if found.get("type", "none") == "none" else _refused(change, "the one that would be made here")
 
 
 def _leaf(

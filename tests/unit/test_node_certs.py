@@ -9,7 +9,7 @@ import pytest
 from cryptography import x509
 from local_node import OWNER, cluster_of, fleet_of, local
 
-from runbook import node_certs, pki, show, state
+from runbook import errors, node_certs, pki, show, state
 from runbook.node_certs import Leaf
 
 if TYPE_CHECKING:
@@ -143,6 +143,24 @@ def test_another_ca_on_the_node_is_told(fleet: Fleet, tmp_path: Path) -> None:
     (change,) = planned(fleet, folder).changes
     assert change.resource == str(folder / "ca.pem")
     assert "another CA's certificate" in change.refusal
+
+
+def test_a_machine_without_the_ca_changes_no_node_that_has_one(
+    fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where this side has lost its CA, or never had it, no new one is made for a cluster that trusts another."""
+    folder = tmp_path / "cert"
+    applied(planned(fleet, folder))
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "another machine"))
+    one = planned(fleet, folder)
+    refused = [change for change in one.changes if change.refusal]
+    assert [change.resource for change in refused] == [str(folder / "ca.pem")]
+    assert "bring that CA here" in refused[0].refusal
+    with pytest.raises(errors.PlanRefused, match="another CA"):
+        applied(one)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert not list((tmp_path / "another machine").rglob("ca*.pem"))
 
 
 def test_a_node_without_certificates_has_a_row(fleet: Fleet, tmp_path: Path) -> None:
