@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
+import threading
+from dataclasses import dataclass, field
 from shlex import quote
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -60,3 +63,71 @@ def test_of_a_script_without_input_that_was_cut_nothing_runs(tmp_path: Path) -> 
         assert [one.name for one in tmp_path.iterdir()] == ["kept"], size
     subprocess.run(["sh"], input=body, cwd=tmp_path, timeout=30, check=True)
     assert (tmp_path / "ran").exists()
+
+
+@dataclass
+class Window:
+    """Stands in for a paramiko channel: a window that sends take from and the node gives back to."""
+
+    out_window_size: int = 2 * 1024 * 1024
+    closed: bool = False
+    line: Any = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    least: int = 2 * 1024 * 1024
+
+    def __post_init__(self) -> None:
+        self.out_buffer_cv = threading.Condition(self.lock)
+
+    def get_transport(self) -> Any:  # noqa: ANN401 - a stand-in
+        return type("Transport", (), {"sock": self.line})
+
+    def sendall(self, data: bytes) -> None:
+        with self.lock:
+            self.out_window_size -= len(data)
+            self.least = min(self.least, self.out_window_size)
+
+    def taken(self, size: int) -> None:
+        with self.lock:
+            self.out_window_size += size
+            self.out_buffer_cv.notify_all()
+
+    def shutdown_write(self) -> None:
+        self.closed = True
+
+
+def fed(window: Window, blocks: int) -> channel.Feeder:
+    feeder = channel.Feeder(window, [bytes(256 * 1024)] * blocks)  # type: ignore[arg-type]
+    feeder.start()
+    return feeder
+
+
+def test_to_a_node_that_is_near_no_more_than_a_part_of_its_window_is_on_its_way() -> None:
+    """By the kernel's own measure of a real connection; the rest is sent as the node takes what came."""
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as line:
+        window = Window(line=line)
+        feeder = fed(window, 20)
+        while feeder.is_alive():
+            feeder.join(0.01)
+            window.taken(2 * 1024 * 1024 - window.out_window_size)
+    assert feeder.sent == 20 * 256 * 1024
+    assert window.least >= 2 * 1024 * 1024 - channel._ON_ITS_WAY - 256 * 1024
+
+
+def test_to_any_other_node_the_whole_window_is_used() -> None:
+    """One behind a jump host, whose way nobody measures: over a long one half a window would be half the speed."""
+    window = Window()
+    fed(window, 8).join(10)
+    assert window.out_window_size == 0
+
+
+def test_a_connection_that_closes_is_not_waited_for() -> None:
+    """The feeder ends with it."""
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as line:
+        window = Window(line=line)
+        feeder = fed(window, 20)
+        feeder.join(0.1)
+        assert feeder.is_alive()
+        window.closed = True
+        window.taken(0)
+        feeder.join(10)
+    assert not feeder.is_alive()
