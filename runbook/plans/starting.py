@@ -29,6 +29,8 @@ AHEAD_S = 5.0
 _LINE_LENGTH = 300
 _LINES = 12
 _MOST_TRIES = 8
+#: After this a unit has begun to start, and waits for others.
+_BEGINS_S = 0.2
 
 #: What goes on beside a start: the word for the others, and twice a second the journal's newest line. None of its
 #: programs has the channel's output: it would stay open for the last of them.
@@ -45,7 +47,28 @@ beside() {{
 # Its newest lines are asked of tail: with --since, journalctl -n gives the oldest ones (systemd 252).
 said() {{ journalctl -u {name} --since "$since" --no-pager -o cat; }}
 beside 2>/dev/null & beside=$!
-trap 'kill "$beside" 2>/dev/null' EXIT
+trap 'kill "$beside" 2>/dev/null; wait $enabling' EXIT
+"""
+#: To enable a unit has systemd read all units anew, a tenth of a second in which it starts nothing. One that nothing
+#: wants it reads as it starts it: that one is enabled meanwhile.
+_ENABLE = """\
+enabling=
+enable() {{ systemctl enable --quiet {name}; }}
+up() {{ [ -z "$enabling" ] || wait "$enabling" || exit 1; exit 0; }}
+case $(systemctl show --no-pager -p ActiveState -p UnitFileState -p NeedDaemonReload {name}) in
+  *UnitFileState=enabled*|*NeedDaemonReload=yes*) fresh= ;;
+  *ActiveState=inactive*) fresh=yes ;;
+  *) fresh= ;;
+esac
+if [ ! "$fresh" ]; then
+  enable || exit 1
+  systemctl reset-failed {name} 2>/dev/null
+fi
+"""
+_ENABLE_MEANWHILE = """\
+if [ "$fresh" ]; then
+  {{ sleep {begins_s} >/dev/null; enable; }} & enabling=$!
+fi
 """
 _TELL_BEGUN = """\
 turn=0
@@ -54,7 +77,7 @@ turn=0
 _RESTART = """\
 tries=1
 while :; do
-  answer=$(timeout {timeout} systemctl restart {name} 2>&1) && exit 0
+  answer=$(timeout {timeout} systemctl restart {name} 2>&1) && up
   {again} || break
   tries=$((tries + 1)); echo @again
   systemctl reset-failed {name} 2>/dev/null  # or systemd refuses the sixth start within 10 s
@@ -70,7 +93,7 @@ while :; do
   # As long as a job waits or runs, `active` may be the old process.
   case "$state" in
     *Job=[1-9]*) ;;
-    *ActiveState=active*) exit 0 ;;
+    *ActiveState=active*) up ;;
     *ActiveState=failed*) crashes=2 ;;
     *ActiveState=inactive*) [ -z "$answer" ] || {{ printf '%s\\n' "$answer" >&2; crashes=2; }} ;;
   esac
@@ -139,13 +162,12 @@ def script(unit: str, verb: str, timeout_s: int, *, begun: str = "", follows: bo
     return f"""
 set -u
 {lock_script.own_guard()}
-# It has systemd read all units anew, too.
-systemctl enable --quiet {name} || exit 1
-systemctl reset-failed {name} 2>/dev/null
+{_ENABLE.format(name=name)}
 {"read -r go || exit 1" if follows else ""}
 now=$(date '+%s %Y-%m-%d %H:%M:%S')
 answer= since=${{now#* }} end=$((${{now%% *}} + {timeout_s}))
 {beside}
+{_ENABLE_MEANWHILE.format(begins_s=_BEGINS_S)}
 {"" if verb == "enable" else restart}
 {"echo @follow" if begun else ""}
 {_WAIT.format(name=name, timeout=timeout_s, lines=_LINES)}

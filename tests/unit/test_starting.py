@@ -26,10 +26,16 @@ ACTIVE = "ActiveState=active SubState=running Job="
 CRASH = "ActiveState=activating SubState=auto-restart Job="
 UP = "ActiveState=activating SubState=start Job="
 
+#: How a unit is before its start: as it was at some boot, and as it is when it never ran.
+ENABLED = "ActiveState=inactive UnitFileState=enabled NeedDaemonReload=no"
+NEW = "ActiveState=inactive UnitFileState=disabled NeedDaemonReload=no"
+
 SYSTEMCTL = """
-# Stands in for systemctl: notes what it was asked, shows the states of the file beside it, one a call, and ends a
-# restart as the file `restart` there says.
-here=$(dirname "$0"); echo "$*" >>"$here/asked"
+# Stands in for systemctl: notes what it was asked, shows what was before the start from the file `before` beside it,
+# later the states of the file there, one a call, and ends a restart as the file `restart` there says.
+here=$(dirname "$0")
+case $* in *NeedDaemonReload*) cat "$here/before"; exit 0;; esac
+echo "$*" >>"$here/asked"
 case $1 in
 show) head -n 1 "$here/states"; [ "$(wc -l <"$here/states")" -gt 1 ] && sed -i 1d "$here/states";;
 restart) . "$here/restart";;
@@ -38,7 +44,10 @@ exit 0
 """
 
 
-def stand_in(fleet: Fleet, node: str, *states: str, restart: str = "exit 0", journal: str = "etcd: bad flag") -> Path:
+def stand_in(
+    fleet: Fleet, node: str, *states: str, restart: str = "exit 0", journal: str = "etcd: bad flag",
+    before: str = ENABLED,
+) -> Path:  # fmt: skip
     """Put a systemctl with these states, and a restart of this sh, in the place of a node's; where it notes."""
     connection = local(fleet)[node]
     connection.shim("systemctl", SYSTEMCTL)
@@ -47,15 +56,17 @@ def stand_in(fleet: Fleet, node: str, *states: str, restart: str = "exit 0", jou
     (shims / "states").write_text("".join(f"{state}\n" for state in states))
     (shims / "restart").write_text(restart)
     (shims / "asked").write_text("")
+    (shims / "before").write_text(before)
     return shims / "asked"
 
 
 def started(
-    folder: Path, verb: str, *states: str, restart: str = "exit 0", timeout_s: int = 60, feed: tuple[bytes, ...] = ()
-) -> tuple[int, str, str]:
+    folder: Path, verb: str, *states: str, restart: str = "exit 0", timeout_s: int = 60, feed: tuple[bytes, ...] = (),
+    before: str = ENABLED,
+) -> tuple[int, str, str]:  # fmt: skip
     """Run a start script on a stand-in: status, stderr, and what systemctl was asked."""
     fleet = fleet_of(cluster_of(), folder)
-    asked = stand_in(fleet, "node1", *states, restart=restart)
+    asked = stand_in(fleet, "node1", *states, restart=restart, before=before)
     local(fleet)["node1"].shim("sleep", ":")
     script = starting.script("etcd.service", verb, timeout_s, follows=bool(feed))
     done = local(fleet)["node1"].run(script, what="start", feed=[one for one in feed if one])
@@ -79,6 +90,41 @@ def test_a_start_waits_for_its_job(tmp_path: Path) -> None:
     status, _, asked = started(tmp_path, "start", "never looked at")
     assert status == 0
     assert asked.splitlines() == ["enable --quiet etcd.service", "reset-failed etcd.service", "restart etcd.service"]
+
+
+def test_a_unit_that_is_new_is_enabled_while_it_starts(tmp_path: Path) -> None:
+    """Nothing of it is in systemd's memory: it is read as it starts. The start is over when it is enabled, too."""
+    last = 'until [ -s "$here/enabled" ]; do :; done'
+    fleet = fleet_of(cluster_of(), tmp_path)
+    asked = stand_in(fleet, "node1", "never looked at", restart=last, before=NEW)
+    enable = 'if [ "$1" = enable ]; then echo yes >"$(dirname "$0")/enabled"; fi'
+    local(fleet)["node1"].shim("systemctl", f"{enable}\n{SYSTEMCTL}")
+    (result,) = starting.at_once(fleet, CHANGES[:1])
+    assert (result.result, result.error) == ("done", "")
+    assert sorted(asked.read_text().splitlines()) == ["enable --quiet etcd.service", "restart etcd.service"]
+
+
+def test_a_unit_that_can_not_be_enabled_is_no_done_start(tmp_path: Path) -> None:
+    """Neither one that is new, whose start went well, nor one that systemd knows, which is then not started."""
+    for before, restarted in ((NEW, True), (ENABLED, False)):
+        fleet = fleet_of(cluster_of(), tmp_path)
+        asked = stand_in(fleet, "node1", ACTIVE, before=before)
+        refuses = 'if [ "$1" = enable ]; then echo "Read-only file system" >&2; exit 1; fi'
+        local(fleet)["node1"].shim("systemctl", f"{refuses}\n{SYSTEMCTL}")
+        (result,) = starting.at_once(fleet, CHANGES[:1])
+        assert (result.result, result.error) == ("failed", "Read-only file system")
+        assert ("restart etcd.service" in asked.read_text()) is restarted
+
+
+@pytest.mark.parametrize(
+    "before",
+    [ENABLED, NEW.replace("=no", "=yes"), NEW.replace("inactive", "failed"), NEW.replace("inactive", "activating")],
+)
+def test_a_unit_that_systemd_may_know_is_read_anew_before_it_starts(tmp_path: Path, before: str) -> None:
+    """Else it would be started from the file that was there before."""
+    status, _, asked = started(tmp_path, "start", "never looked at", before=before)
+    assert status == 0
+    assert asked.splitlines()[0] == "enable --quiet etcd.service"
 
 
 def test_a_start_that_failed_once_may_come_up(tmp_path: Path) -> None:
