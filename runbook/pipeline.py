@@ -247,6 +247,7 @@ def _executor(
     engine.register()
     with kernels.Kernels(number, folder) as made:
         made.begin()
+        formats.compile_schema()
         yield lambda phase, parameters: _execute(phase, folder, parameters, redactor, made, saves)
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from jupyter_client.utils import run_sync  # type: ignore[attr-defined]  # from jupyter_core
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, NotebookExecutionManager, papermill_engines
 from papermill.log import logger
@@ -13,6 +12,8 @@ from papermill.log import logger
 from runbook import pipeline
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from runbook.jupyter.kernels import Kernels
     from runbook.records.saving import Behind
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 _PARAMETERS = {"parameters", "injected-parameters"}
 #: A cell with such a call may change nodes; it begins when all before it is on the disk.
 _CHANGES = ".apply("
+#: When a cell began and ended, as nbclient notes it from the kernel's messages.
+_BUSY, _IDLE = "iopub.status.busy", "iopub.status.idle"
 
 
 class _Saves(NotebookExecutionManager):  # type: ignore[misc]  # papermill has no types
@@ -60,25 +63,43 @@ class _Saves(NotebookExecutionManager):  # type: ignore[misc]  # papermill has n
         self._due = False
         try:
             super().cell_complete(cell, cell_index, **told)
+            _set_times(cell.metadata)
         finally:
             self._due = True
 
 
-class _Ahead:
-    """The next notebook's kernel is started while this one works, which does not wait for it."""
+def _set_times(metadata: Any) -> None:  # noqa: ANN401 - as above
+    """Have papermill's times of a cell be the kernel's own: this side may look at a cell when it has ended long ago."""
+    ran = metadata.get("execution", {})
+    if not {_BUSY, _IDLE} <= ran.keys():
+        return
+    began, ended = (datetime.fromisoformat(ran[name]) for name in (_BUSY, _IDLE))
+    metadata.papermill |= {
+        "start_time": began.isoformat(),
+        "end_time": ended.isoformat(),
+        "duration": (ended - began).total_seconds(),
+    }
 
-    def __init__(self, kernels: Kernels) -> None:
-        self._kernels = kernels
-        self._task: asyncio.Task[None] | None = None
 
-    async def begin(self, **_told: object) -> None:
-        """Begin to start it."""
-        self._task = asyncio.create_task(self._kernels.start_next())
+class _Client(PapermillNotebookClient):  # type: ignore[misc]  # as above
+    """Sends cells ahead of their turn: the kernel goes on with one while this side takes in the one before."""
 
-    async def done(self) -> None:
-        """Wait until it is started."""
-        if self._task:
-            await self._task
+    def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - as above
+        super().__init__(*args, **options)
+        self.on_cell_complete = self._sent  # nbclient calls it when a cell is sent
+
+    def _sent(self, cell: Any, cell_index: int) -> None:  # noqa: ANN401, ARG002 - as above
+        self.kc.send_ahead(_following(self.nb, cell_index))
+
+
+def _following(nb: Any, index: int) -> Iterator[str]:  # noqa: ANN401 - as above
+    """The cells after one, to the next that may change nodes: that one begins when all before it is on the disk."""
+    for cell in nb.cells[index + 1 :]:
+        if cell.cell_type != "code" or not cell.source.strip():
+            continue
+        if _CHANGES in cell.source or "raises-exception" in cell.metadata.get("tags", ()):
+            return
+        yield cell.source
 
 
 class Engine(NBClientEngine):  # type: ignore[misc]  # as above
@@ -103,7 +124,7 @@ class Engine(NBClientEngine):  # type: ignore[misc]  # as above
             nb: The notebook, its parameters set.
             kernel_name: What the notebook names; not used.
             output_path: Where it is saved as it goes.
-            kernels: Where its kernel comes from; the next one is started when this one is ready.
+            kernels: Where its kernel comes from; the next one is begun when this one is ready.
             saves: What saves it, beside the run.
             execution_timeout: Seconds that a cell may take.
             start_timeout: Seconds until the kernel must answer.
@@ -112,21 +133,19 @@ class Engine(NBClientEngine):  # type: ignore[misc]  # as above
         kept.notebook_start()
         try:
             with kernels.next() as manager:
-                ahead = _Ahead(kernels)
-                client = PapermillNotebookClient(
+                client = _Client(
                     kept,
                     km=manager,
                     timeout=execution_timeout,
                     startup_timeout=start_timeout,
                     log=logger,
-                    on_notebook_start=ahead.begin,
+                    on_notebook_start=kernels.begin_next,
                 )
                 try:
                     client.execute()
                 finally:
                     if client.kc is not None:
                         client.kc.stop_channels()
-                    run_sync(ahead.done)()
             kept.leave_the_last_save()
         finally:
             kept.notebook_complete()

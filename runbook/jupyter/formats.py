@@ -23,3 +23,8 @@ def papermill() -> Any:  # noqa: ANN401 - a module without types
     late("requests")
     with without("boto3"):
         return importlib.import_module("papermill")
+
+
+def compile_schema() -> None:
+    """Have nbformat make its check of notebooks out of their schema now, and not when the first one is read."""
+    nbformat.validate(nbformat.v4.new_notebook())

@@ -8,6 +8,7 @@ import os
 import shutil
 import time
 import weakref
+from collections import deque
 from pathlib import Path
 from queue import Empty
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,7 @@ _ENDED_S = 5.0
 _LOOK_S = 0.01
 _ANSWER_S = 1.0
 _HEARD_S = 0.2
+_TRY_AGAIN_MS = 3
 
 
 class _OurSpec(KernelSpecManager):
@@ -48,8 +50,25 @@ class _OurSpec(KernelSpecManager):
 class Client(AsyncKernelClient):
     """Speaks to a kernel on this machine; that it lives its manager knows, so there is no heartbeat."""
 
+    def __init__(self, **options: Any) -> None:  # noqa: ANN401 - traits
+        super().__init__(**options)
+        self._sent: deque[str] = deque()
+
+    def send_ahead(self, sources: Iterable[str]) -> None:
+        """Send the next cells before it is their turn: the kernel begins one when the one before has ended well."""
+        if self._sent:
+            return
+        for source in sources:
+            self._sent.append(super().execute(source, store_history=True, stop_on_error=True))
+
+    def execute(self, code: str, **options: Any) -> str:  # type: ignore[override]  # noqa: ANN401 - as its base class
+        """Send a cell, if it was not sent yet; gives its message's id."""
+        return self._sent.popleft() if self._sent else str(super().execute(code, **options))
+
     def start_channels(self, *args: bool, **channels: bool) -> None:
         """Open the channels, but that of the heartbeat: it has a thread, which takes a second to end."""
+        # A kernel that does not listen yet is tried again after this, and not after a tenth of a second.
+        self.context.reconnect_ivl = _TRY_AGAIN_MS  # a default of its sockets
         super().start_channels(*args, **({"hb": False} | channels))
 
     async def wait_for_ready(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - as the base class has it
@@ -125,28 +144,31 @@ class Kernels:
 
     def __init__(self, wanted: int, cwd: Path) -> None:
         self._wanted, self._cwd = wanted, str(cwd)
-        self._waiting: list[IpcKernelManager] = []
+        self._next: tuple[IpcKernelManager, asyncio.Task[None]] | None = None
         self._ended: list[IpcKernelManager] = []
         self.started = 0
 
-    def begin(self) -> None:
-        """Start the first kernel: it gets ready while the run does."""
-        run_sync(self.start_next)()
-
-    async def start_next(self, **_told: object) -> None:
-        """Start the kernel of the next notebook, if there is one and it was not started yet."""
-        if not self._waiting and self.started < self._wanted:
+    async def begin_next(self, **_told: object) -> None:
+        """Begin to start the next notebook's kernel, if there is one and it was not begun yet."""
+        if self._next is None and self.started < self._wanted:
             self.started += 1
             manager = IpcKernelManager()
-            self._waiting.append(manager)
-            await manager.start_kernel(cwd=self._cwd)
+            self._next = manager, asyncio.create_task(manager.start_kernel(cwd=self._cwd))
+            await asyncio.sleep(0)  # so that it is asked for by now, whatever this process does next
+
+    def begin(self) -> None:
+        """Begin to start the next one without a notebook that works: it gets ready while the run does."""
+        run_sync(self.begin_next)()
 
     @contextlib.contextmanager
     def next(self) -> Iterator[IpcKernelManager]:
         """The next notebook's kernel while the block runs, started; it may not answer yet."""
-        run_sync(self.start_next)()
-        manager = self._waiting.pop(0)
+        self.begin()
+        if self._next is None:
+            raise RuntimeError(f"{self._wanted} kernels were wanted, and all are used")
+        (manager, starting), self._next = self._next, None
         try:
+            run_sync(_finished)(starting)
             yield manager
         finally:
             self._end(manager)
@@ -162,10 +184,17 @@ class Kernels:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         """End every kernel, and wait until none is left."""
-        while self._waiting:
-            self._end(self._waiting.pop())
+        if self._next:
+            (manager, starting), self._next = self._next, None
+            with contextlib.suppress(Exception):  # nobody waits for it any more
+                run_sync(_finished)(starting)
+            self._end(manager)
         run_sync(_cleaned_up)(self._ended)
         self._ended.clear()
+
+
+async def _finished(starting: asyncio.Task[None]) -> None:
+    await starting
 
 
 async def _cleaned_up(managers: Iterable[IpcKernelManager]) -> None:

@@ -1,53 +1,114 @@
-"""runbook.jupyter.engine: how papermill executes a notebook of a run."""
+"""runbook.jupyter.engine: how papermill executes a notebook of a run; on real kernels."""
 
 from __future__ import annotations
 
-import asyncio
-from typing import Any
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from runbook.jupyter import engine
+from runbook.jupyter import engine, forked
+from runbook.jupyter.formats import nbformat
+from runbook.jupyter.kernels import IpcKernelManager, Kernels
+from runbook.records.redact import Redactor
+from runbook.records.saving import Behind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_TIMEOUT_S = 60
 
 
-class Starting:
-    """Stands in for a run's kernels; the next one starts when it is let, or can't be started."""
-
-    def __init__(self, error: Exception | None = None) -> None:
-        self.let, self.started, self.error = asyncio.Event(), 0, error
-
-    async def start_next(self) -> None:
-        await self.let.wait()
-        if self.error:
-            raise self.error
-        self.started += 1
+@pytest.fixture(scope="module", autouse=True)
+def no_server_is_left() -> Iterator[None]:
+    """The module's fork server ends with it."""
+    yield
+    forked.end()
 
 
-def test_a_notebook_goes_on_while_the_next_ones_kernel_starts() -> None:
-    """It begins without waiting for that, and at its end the other is there."""
-
-    async def notebook() -> list[int]:
-        kernels: Any = Starting()
-        ahead = engine._Ahead(kernels)
-        await ahead.begin(notebook={})
-        seen = [kernels.started]
-        kernels.let.set()
-        await ahead.done()
-        return [*seen, kernels.started]
-
-    assert asyncio.run(notebook()) == [0, 1]
+def notebook(*sources: str) -> Any:  # noqa: ANN401 - nbformat has no types
+    """A notebook of code cells; one that begins with # is prose."""
+    v4 = nbformat.v4
+    cells = [v4.new_markdown_cell(one) if one.startswith("#") else v4.new_code_cell(one) for one in sources]
+    return v4.new_notebook(cells=cells, metadata={"papermill": {}})
 
 
-def test_a_kernel_that_can_not_be_started_is_told() -> None:
-    """The error comes when the notebook ends; one that never began has nothing to wait for."""
+def executed(nb: Any, kernels: Kernels, folder: Path) -> Any:  # noqa: ANN401 - as above
+    saves = Behind(Redactor(()))
+    path = str(folder / "out.ipynb")
+    return engine.Engine.execute_notebook(
+        nb, "", path, kernels=kernels, saves=saves, execution_timeout=_TIMEOUT_S, start_timeout=_TIMEOUT_S
+    )
 
-    async def notebook() -> None:
-        kernels: Any = Starting(OSError("no more processes"))
-        ahead = engine._Ahead(kernels)
-        await ahead.done()
-        await ahead.begin()
-        kernels.let.set()
-        await ahead.done()
 
-    with pytest.raises(OSError, match="no more processes"):
-        asyncio.run(notebook())
+def text(cell: Any) -> str:  # noqa: ANN401 - as above
+    return "".join(output.get("text", "") for output in cell.outputs)
+
+
+def test_what_is_sent_ahead_ends_before_a_cell_that_may_change_nodes() -> None:
+    """That one begins when all before it is on the disk; prose and empty cells are not sent."""
+    nb = notebook("a", "# prose", "b", "", "c", "await plan.apply(approve)", "d", "e")
+    assert list(engine._following(nb, 0)) == ["b", "c"]
+    assert list(engine._following(nb, 4)) == []
+    assert list(engine._following(nb, 5)) == ["d", "e"]
+    nb.cells[7].metadata.tags = ["raises-exception"]
+    assert list(engine._following(nb, 5)) == ["d"]
+
+
+def test_cells_run_in_their_order_each_with_its_own_outputs_and_times(tmp_path: Path) -> None:
+    """Though they are sent before it is their turn: the times are the kernel's own."""
+    with Kernels(1, tmp_path) as made:
+        nb = executed(
+            notebook("n = 1; print(n)", "# prose", "n += 1; print(n)", "import time; time.sleep(0.2)", "print(n + 1)"),
+            made,
+            tmp_path,
+        )
+    code = [cell for cell in nb.cells if cell.cell_type == "code"]
+    assert [text(cell) for cell in code] == ["1\n", "2\n", "", "3\n"]
+    assert [cell.execution_count for cell in code] == [1, 2, 3, 4]
+    times = [cell.metadata.papermill for cell in code]
+    moments = [datetime.fromisoformat(one[name]) for one in times for name in ("start_time", "end_time")]
+    assert moments == sorted(moments)
+    assert times[2].duration >= 0.2
+    assert all(one.duration < 0.2 for one in times if one is not times[2])
+
+
+def test_nothing_runs_after_a_cell_that_fails(tmp_path: Path) -> None:
+    """What was sent ahead of its turn is dropped, and has no outputs and no count."""
+    with Kernels(1, tmp_path) as made:
+        nb = executed(notebook("1 / 0", "open('ran', 'w')", "open('ran too', 'w')"), made, tmp_path)
+    assert [cell.execution_count for cell in nb.cells] == [1, None, None]
+    assert nb.cells[0].metadata.papermill.exception
+    assert nb.cells[0].outputs[-1].ename == "ZeroDivisionError"
+    assert not (tmp_path / "ran").exists()
+    assert not (tmp_path / "ran too").exists()
+
+
+def test_a_kernel_that_can_not_be_started_is_told_by_its_own_notebook(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The notebook before it, during which it was to start, goes to its end; one that nobody waits for is no error."""
+    start = IpcKernelManager.start_kernel
+    started = []
+
+    async def first_only(self: IpcKernelManager, cwd: str) -> None:
+        started.append(self)
+        if len(started) > 1:
+            raise OSError("no more processes")
+        await start(self, cwd=cwd)
+
+    monkeypatch.setattr(IpcKernelManager, "start_kernel", first_only)
+    with Kernels(3, tmp_path) as made:
+        assert text(executed(notebook("print(1)"), made, tmp_path).cells[0]) == "1\n"
+        assert len(started) == 2
+        with pytest.raises(OSError, match="no more processes"):
+            executed(notebook("print(2)"), made, tmp_path)
+        made.begin()
+    assert len(started) == 3
+
+
+def test_no_more_kernels_than_were_wanted(tmp_path: Path) -> None:
+    """A run knows its notebooks; one more is a fault of ours, and told."""
+    with Kernels(0, tmp_path) as made, pytest.raises(RuntimeError, match="all are used"), made.next():
+        pass

@@ -91,6 +91,15 @@ print(sys.path)
 """
 
 
+def ahead(made: Kernels) -> IpcKernelManager:
+    """The next notebook's kernel, started while another works."""
+    made.begin()
+    assert made._next
+    manager, starting = made._next
+    run_sync(kernels._finished)(starting)
+    return manager
+
+
 def test_a_kernel_is_what_its_command_makes(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Name, folder, environment, session and signals are the same, forked or not."""
     monkeypatch.setenv("MARK", "as given")
@@ -126,12 +135,12 @@ def test_each_notebook_has_one_kernel_and_the_next_is_ahead(way: str, tmp_path: 
     with Kernels(2, tmp_path) as made:
         with made.next() as manager:
             pids.add(manager.provisioner.pid)  # type: ignore[union-attr]
-            run_sync(made.start_next)()
-            run_sync(made.start_next)()
+            ahead(made)
+            ahead(made)
             assert (made.started, way) == (2, way)
         with made.next() as manager:
             pids.add(manager.provisioner.pid)  # type: ignore[union-attr]
-            run_sync(made.start_next)()
+            made.begin()
         assert made.started == 2
     assert len(pids) == 2
     assert all(map(gone, pids))
@@ -141,11 +150,9 @@ def test_kernels_leave_neither_processes_nor_files(way: str, tmp_path: Path, mon
     """Also those that waited for a notebook that never came, and what a cell had started."""
     sockets = Path(tempfile.mkdtemp())
     monkeypatch.setattr("tempfile.tempdir", str(sockets))
-    with Kernels(2, tmp_path) as made:
-        with made.next() as manager:
-            run_sync(made.start_next)()
-            pid = int(said(manager, "import subprocess; print(subprocess.Popen(['sleep', '600']).pid)"))
-        waiting = made._waiting[0].provisioner.pid  # type: ignore[union-attr]
+    with Kernels(2, tmp_path) as made, made.next() as manager:
+        waiting = ahead(made).provisioner.pid  # type: ignore[union-attr]
+        pid = int(said(manager, "import subprocess; print(subprocess.Popen(['sleep', '600']).pid)"))
     until(lambda: gone(pid))
     assert gone(waiting)
     assert way
@@ -228,9 +235,11 @@ from runbook.jupyter import forked, kernels
 from jupyter_client.utils import run_sync
 if __name__ == "__main__":
     with kernels.Kernels(2, Path.cwd()) as made, made.next() as manager:
-        run_sync(made.start_next)()
-        pids = [manager.provisioner.pid, made._waiting[0].provisioner.pid, forked._server.pid]
-        files = [manager.connection_file, made._waiting[0].connection_file]
+        made.begin()
+        following, starting = made._next
+        run_sync(kernels._finished)(starting)
+        pids = [manager.provisioner.pid, following.provisioner.pid, forked._server.pid]
+        files = [manager.connection_file, following.connection_file]
         print(json.dumps([pids, files]), flush=True)
         for _ in range(6000):  # Python does not see a signal that comes just before a long sleep until that ends
             time.sleep(0.1)
