@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from runbook import errors, fleet, lock, lock_script, phases, record
 from runbook.journal import Journal
-from runbook.jupyter import forked, formats
+from runbook.jupyter import forked
 from runbook.late import at_once
 from runbook.pages import timeline
 from runbook.pages.rendering import Rendering
@@ -237,7 +237,10 @@ def _executor(
 ) -> Iterator[Callable[[Phase, dict[str, object]], PhaseRun]]:
     """Give what executes a phase's notebook; no kernel is left at the end."""
     with at_once():
-        papermill = formats.papermill()  # half a second that `plan` and `status` don't need
+        # What takes long, and `plan` and `status` don't need; a run's connections are being made meanwhile.
+        from runbook.jupyter import formats  # noqa: PLC0415
+
+        papermill = formats.papermill()
         from runbook.jupyter import engine, kernels  # noqa: PLC0415
 
     # A run that is interrupted leaves a task of nbclient's with an error that nobody asks for: asyncio would print it.
@@ -255,7 +258,8 @@ def _execute(
     phase: Phase, folder: Path, parameters: dict[str, object], redactor: redact.Redactor, kernels: Kernels,
     saves: saving.Behind,
 ) -> PhaseRun:  # fmt: skip
-    papermill = formats.papermill()
+    import papermill  # noqa: PLC0415 - by `_executor`, long ago
+
     output = folder / phase.notebook
     start = time.monotonic()
     ename = evalue = ""

@@ -28,8 +28,8 @@ from runbook.late import at_once, without
 
 #: A run's first process beside its kernels: it connects to the nodes while the rest is imported.
 FIRST = "runbook.transport.broker"
-#: What notebooks import, and what the modules behind it import late. One that is missing is no fault here: who needs it
-#: says so.
+#: What every notebook imports, and what the modules behind it import late. One that is missing is no fault here: who
+#: needs it says so.
 AHEAD = (
     "IPython.core.completerlib",
     "IPython.core.debugger",
@@ -47,26 +47,29 @@ AHEAD = (
     "ipykernel.ipkernel",
     "ipykernel.kernelapp",
     "ipykernel.zmqshell",
-    "jinja2",
     "pandas",
     "pandas.core.methods.to_dict",
     "paramiko",
     "pdb",
-    "runbook.plans.apply",
-    "runbook.binaries",
     "runbook.transport.brokered",
     "runbook.checks",
-    "runbook.etcd",
-    "runbook.flannel",
     "runbook.fleet",
     "runbook.frames",
     "runbook.jupyter.forked_kernel",
-    "runbook.mesh",
     "runbook.params",
     "runbook.preflight",
-    "runbook.plans.progress",
     "sqlite3",
     "tornado.platform.asyncio",
+)
+#: What most import besides; the first of a run, which only looks, does not: its kernel need not wait for it.
+LATER = (
+    "jinja2",
+    "runbook.plans.apply",
+    "runbook.plans.progress",
+    "runbook.binaries",
+    "runbook.etcd",
+    "runbook.flannel",
+    "runbook.mesh",
 )
 #: debugpy takes 0.4 s to import and a socket of each kernel; what runs headless is not stepped through.
 _NOT = "debugpy"
@@ -108,18 +111,25 @@ def send(sock: socket.socket, message: dict[str, Any], fds: tuple[int, ...] = ()
 
 
 class Server:
-    """Answers `start` (fork a kernel, or run a module) and `poll` (has it ended) until its starter is gone."""
+    """Answers `start` (fork a kernel, or run a module) and `poll` (has it ended) until its starter is gone.
+
+    Attributes:
+        kernels: How many it has forked.
+    """
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
+        self.kernels = 0
         self._alive: dict[int, int | None] = {}
         self._lasting: set[int] = set()
-        self._rehearsed = False
         self._folders: list[str] = []
         self._kept: list[tuple[dict[str, Any] | None, list[int]]] = []
 
-    def look(self, module: str) -> dict[str, Any] | None:
-        """Fork the process that runs a module's `main`, if that was asked for by now; any other request is kept.
+    def look(self, module: str = "") -> dict[str, Any] | None:
+        """Fork the process that was asked for next, if one was by now; other requests are kept.
+
+        Args:
+            module: It must be the one that runs this module's `main`; else it must be a kernel.
 
         Returns:
             In the new process what it was asked to be.
@@ -127,10 +137,12 @@ class Server:
         with contextlib.suppress(ConnectionError):  # `serve` meets it again
             while not self._kept and select.select([self._sock], [], [], 0)[0]:
                 message, fds = receive(self._sock, _FDS)
-                if message is None or message.get("module") != module:
+                if message is None or not (message.get("module") == module if module else "argv" in message):
                     self._kept.append((message, fds))
                 elif self._start(message, fds):
                     return message
+                else:
+                    break
         return None
 
     def serve(self) -> dict[str, Any] | None:
@@ -148,10 +160,6 @@ class Server:
                     send(self._sock, {"status": self._poll(message["pid"])})
                 elif self._start(message, fds):
                     return message
-                elif "argv" in message and not self._rehearsed:
-                    self._rehearsed = True  # while the first kernel works: that one must not wait for it
-                    with at_once(), contextlib.suppress(Exception):  # who does it in earnest says what is wrong
-                        _rehearse()
         except (ConnectionError, BrokenPipeError):
             pass
         for pid in [pid for pid, status in self._alive.items() if status is None and pid not in self._lasting]:
@@ -190,6 +198,7 @@ class Server:
             self._folders += [os.path.dirname(one) for one in message.get("argv", ()) if FOLDER in one]  # noqa: PTH120 - light
             select.select([read], [], [])
             self._alive[pid] = None
+            self.kernels += "argv" in message
             if message.get("lasting"):
                 self._lasting.add(pid)
             send(self._sock, {"pid": pid})
@@ -227,6 +236,13 @@ def _import_ahead(server: Server | None = None) -> dict[str, Any] | None:
                 return asked
         importlib.import_module("rich.cells").cell_len("✓")  # it reads its table of widths
         importlib.import_module("ipykernel.debugger")  # it notes that there is no debugpy
+        for name in LATER:
+            if server and not server.kernels and (asked := server.look()):
+                return asked
+            with contextlib.suppress(ImportError):
+                importlib.import_module(name)
+        with contextlib.suppress(Exception):  # who does it in earnest says what is wrong
+            _rehearse()
     return None
 
 
