@@ -91,6 +91,15 @@ class _Client(PapermillNotebookClient):  # type: ignore[misc]  # as above
     def _sent(self, cell: Any, cell_index: int) -> None:  # noqa: ANN401, ARG002 - as above
         self.kc.send_ahead(_following(self.nb, cell_index))
 
+    def execute_cell(self, cell: Any, cell_index: int, **options: Any) -> Any:  # noqa: ANN401 - as above
+        """Execute a cell; of a kernel that ends it is said what is known."""
+        try:
+            return super().execute_cell(cell, cell_index, **options)
+        except RuntimeError as error:  # nbclient's DeadKernelError
+            if self.kc.sent_ahead:
+                raise type(error)("Kernel died, in this cell or as it went on to the next one") from error
+            raise
+
 
 def _following(nb: Any, index: int) -> Iterator[str]:  # noqa: ANN401 - as above
     """The cells after one, to the next that may change nodes: that one begins when all before it is on the disk."""
@@ -115,7 +124,6 @@ class Engine(NBClientEngine):  # type: ignore[misc]  # as above
         kernels: Kernels,
         saves: Behind,
         execution_timeout: int,
-        start_timeout: int,
         **_unused: Any,  # noqa: ANN401 - what papermill hands to every engine
     ) -> Any:  # noqa: ANN401 - as above
         """Execute a notebook.
@@ -124,28 +132,18 @@ class Engine(NBClientEngine):  # type: ignore[misc]  # as above
             nb: The notebook, its parameters set.
             kernel_name: What the notebook names; not used.
             output_path: Where it is saved as it goes.
-            kernels: Where its kernel comes from; the next one is begun when this one is ready.
+            kernels: Where its kernel comes from; the next one begins to start when this one is ready.
             saves: What saves it, beside the run.
             execution_timeout: Seconds that a cell may take.
-            start_timeout: Seconds until the kernel must answer.
         """
         kept = _Saves(nb, saves, output_path=output_path, progress_bar=False)
         kept.notebook_start()
         try:
             with kernels.next() as manager:
-                client = _Client(
-                    kept,
-                    km=manager,
-                    timeout=execution_timeout,
-                    startup_timeout=start_timeout,
-                    log=logger,
-                    on_notebook_start=kernels.begin_next,
-                )
-                try:
-                    client.execute()
-                finally:
-                    if client.kc is not None:
-                        client.kc.stop_channels()
+                kernels.begin()
+                client = _Client(kept, km=manager, timeout=execution_timeout, log=logger)
+                client.kc = manager.kc
+                client.execute()
             kept.leave_the_last_save()
         finally:
             kept.notebook_complete()

@@ -135,14 +135,12 @@ class Server:
             In the new process what it was asked to be.
         """
         with contextlib.suppress(ConnectionError):  # `serve` meets it again
-            while not self._kept and select.select([self._sock], [], [], 0)[0]:
+            if not self._kept and select.select([self._sock], [], [], 0)[0]:
                 message, fds = receive(self._sock, _FDS)
                 if message is None or not (message.get("module") == module if module else "argv" in message):
                     self._kept.append((message, fds))
                 elif self._start(message, fds):
                     return message
-                else:
-                    break
         return None
 
     def serve(self) -> dict[str, Any] | None:

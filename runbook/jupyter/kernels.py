@@ -11,7 +11,7 @@ import weakref
 from collections import deque
 from pathlib import Path
 from queue import Empty
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from jupyter_client.asynchronous.client import AsyncKernelClient
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
@@ -31,11 +31,12 @@ LOG_VARIABLE = "RUNBOOK_KERNEL_LOG"
 #: Installed as share/jupyter/kernels/runbook, for papermill and JupyterLab by themselves.
 _SPEC = Path(__file__).with_name("kernelspec")
 _NAME = "runbook"
+_START_S = 60.0
 _ENDED_S = 5.0
 _LOOK_S = 0.01
 _ANSWER_S = 1.0
 _HEARD_S = 0.2
-_TRY_AGAIN_MS = 3
+_TRY_AGAIN_MS = 5
 
 
 class _OurSpec(KernelSpecManager):
@@ -48,22 +49,26 @@ class _OurSpec(KernelSpecManager):
 
 
 class Client(AsyncKernelClient):
-    """Speaks to a kernel on this machine; that it lives its manager knows, so there is no heartbeat."""
+    """Speaks to a kernel on this machine; that it lives its manager knows, so there is no heartbeat.
+
+    Attributes:
+        sent_ahead: The messages of cells whose turn has not come yet.
+    """
 
     def __init__(self, **options: Any) -> None:  # noqa: ANN401 - traits
         super().__init__(**options)
-        self._sent: deque[str] = deque()
+        self.sent_ahead: deque[str] = deque()
 
     def send_ahead(self, sources: Iterable[str]) -> None:
         """Send the next cells before it is their turn: the kernel begins one when the one before has ended well."""
-        if self._sent:
+        if self.sent_ahead:
             return
         for source in sources:
-            self._sent.append(super().execute(source, store_history=True, stop_on_error=True))
+            self.sent_ahead.append(super().execute(source, store_history=True, stop_on_error=True))
 
     def execute(self, code: str, **options: Any) -> str:  # type: ignore[override]  # noqa: ANN401 - as its base class
         """Send a cell, if it was not sent yet; gives its message's id."""
-        return self._sent.popleft() if self._sent else str(super().execute(code, **options))
+        return self.sent_ahead.popleft() if self.sent_ahead else str(super().execute(code, **options))
 
     def start_channels(self, *args: bool, **channels: bool) -> None:
         """Open the channels, but that of the heartbeat: it has a thread, which takes a second to end."""
@@ -98,7 +103,11 @@ class Client(AsyncKernelClient):
 
 
 class IpcKernelManager(AsyncKernelManager):
-    """Talks to its kernel by sockets in a private folder: no TCP port that other users of the machine could reach."""
+    """Talks to its kernel by sockets in a private folder: no TCP port that other users of the machine could reach.
+
+    Attributes:
+        kc: Speaks to the kernel, once that has answered.
+    """
 
     def __init__(self, **options: Any) -> None:  # noqa: ANN401 - traits
         # By default the sockets would lie in the working folder, which is the record's.
@@ -113,6 +122,7 @@ class IpcKernelManager(AsyncKernelManager):
         }
         super().__init__(**(ours | options))
         self.client_factory = Client
+        self.kc: Client | None = None
 
     async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]  # noqa: ANN401 - of Popen
         """Start the kernel, its own messages going to the log file."""
@@ -123,6 +133,19 @@ class IpcKernelManager(AsyncKernelManager):
             # Without its decorator: that waits 10 ms, for jupyter_client's own tests to see a kernel that is not ready.
             start = getattr(AsyncKernelManager.start_kernel, "__wrapped__", AsyncKernelManager.start_kernel)
             await start(self, **(options | {"stderr": log}))
+
+    async def make_ready(self, cwd: str) -> None:
+        """Start the kernel and wait until it answers.
+
+        Raises:
+            RuntimeError: it has ended, or does not answer in time.
+        """
+        await self.start_kernel(cwd=cwd)
+        client = cast("Client", self.client())
+        client.start_channels()
+        await client.wait_for_ready(_START_S)
+        client.allow_stdin = False
+        self.kc = client
 
     async def cleanup_resources(self, restart: bool = False) -> None:  # type: ignore[override]  # noqa: FBT001, FBT002
         """Remove what the kernel had, its sockets' folder too."""
@@ -148,21 +171,20 @@ class Kernels:
         self._ended: list[IpcKernelManager] = []
         self.started = 0
 
-    async def begin_next(self, **_told: object) -> None:
-        """Begin to start the next notebook's kernel, if there is one and it was not begun yet."""
+    async def _begin(self) -> None:
         if self._next is None and self.started < self._wanted:
             self.started += 1
             manager = IpcKernelManager()
-            self._next = manager, asyncio.create_task(manager.start_kernel(cwd=self._cwd))
+            self._next = manager, asyncio.create_task(manager.make_ready(self._cwd))
             await asyncio.sleep(0)  # so that it is asked for by now, whatever this process does next
 
     def begin(self) -> None:
-        """Begin to start the next one without a notebook that works: it gets ready while the run does."""
-        run_sync(self.begin_next)()
+        """Begin to start the next notebook's kernel, if there is one and it was not begun yet."""
+        run_sync(self._begin)()
 
     @contextlib.contextmanager
     def next(self) -> Iterator[IpcKernelManager]:
-        """The next notebook's kernel while the block runs, started; it may not answer yet."""
+        """The next notebook's kernel while the block runs; it is ready."""
         self.begin()
         if self._next is None:
             raise RuntimeError(f"{self._wanted} kernels were wanted, and all are used")
@@ -176,6 +198,8 @@ class Kernels:
     def _end(self, manager: IpcKernelManager) -> None:
         """End a kernel, with all that it has started; what it held is cleaned up at the end of the run."""
         self._ended.append(manager)
+        if manager.kc:
+            manager.kc.stop_channels()
         if manager.has_kernel and manager.provisioner:
             run_sync(manager.provisioner.kill)()
 

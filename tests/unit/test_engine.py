@@ -37,9 +37,7 @@ def notebook(*sources: str) -> Any:  # noqa: ANN401 - nbformat has no types
 def executed(nb: Any, kernels: Kernels, folder: Path) -> Any:  # noqa: ANN401 - as above
     saves = Behind(Redactor(()))
     path = str(folder / "out.ipynb")
-    return engine.Engine.execute_notebook(
-        nb, "", path, kernels=kernels, saves=saves, execution_timeout=_TIMEOUT_S, start_timeout=_TIMEOUT_S
-    )
+    return engine.Engine.execute_notebook(nb, "", path, kernels=kernels, saves=saves, execution_timeout=_TIMEOUT_S)
 
 
 def text(cell: Any) -> str:  # noqa: ANN401 - as above
@@ -83,6 +81,14 @@ def test_nothing_runs_after_a_cell_that_fails(tmp_path: Path) -> None:
     assert nb.cells[0].outputs[-1].ename == "ZeroDivisionError"
     assert not (tmp_path / "ran").exists()
     assert not (tmp_path / "ran too").exists()
+
+
+def test_of_a_kernel_that_ends_as_a_cell_begins_no_more_is_said_than_is_known(tmp_path: Path) -> None:
+    """Its last messages may be lost: then the cell that has no answer is named, and that it may have been the next."""
+    with Kernels(1, tmp_path) as made, pytest.raises(RuntimeError, match="Kernel died") as told:
+        executed(notebook("1", "import os; os._exit(1)", "2"), made, tmp_path)
+    assert type(told.value).__name__ == "DeadKernelError"
+    assert str(told.value) in ("Kernel died", "Kernel died, in this cell or as it went on to the next one")
 
 
 def test_a_kernel_that_can_not_be_started_is_told_by_its_own_notebook(

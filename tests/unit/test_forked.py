@@ -301,6 +301,7 @@ def test_what_a_run_needs_first_is_forked_before_the_rest_is_imported() -> None:
         answer, _ = fork_server.receive(ours)
         assert answer
         _, status = os.waitpid(answer["pid"], 0)
+        assert server.look(fork_server.FIRST) is None  # that is not it
         ((kept, streams),) = server._kept
         fork_server.send(ours, module, (heard.fileno(),))
         assert server.look(fork_server.FIRST) is None  # now in its turn
@@ -312,6 +313,27 @@ def test_what_a_run_needs_first_is_forked_before_the_rest_is_imported() -> None:
     assert os.read(read, 10) == b"its own"
     for fd in (read, *streams):
         os.close(fd)
+
+
+def test_a_runs_first_kernel_is_forked_before_what_it_does_not_need_is_imported() -> None:
+    """And it alone: the next one has all; whether a process has ended is answered in its turn, too."""
+    ours, theirs = socket.socketpair()
+    read, write = os.pipe()
+    with ours, theirs:
+        server = fork_server.Server(theirs)
+        kernel = {"do": "start", "streams": [1], "argv": ["x"], "env": {}, "cwd": "/"}
+        fork_server.send(ours, kernel, (write,))
+        fork_server.send(ours, {"do": "poll", "pid": 1})
+        if asked := server.look():
+            os._exit(42 if asked == kernel else 1)
+        assert server.kernels == 1
+        answer, _ = fork_server.receive(ours)
+        assert answer
+        assert os.waitstatus_to_exitcode(os.waitpid(answer["pid"], 0)[1]) == 42
+        assert server.look() is None
+        assert [message for message, _ in server._kept] == [{"do": "poll", "pid": 1}]
+    os.close(read)
+    os.close(write)
 
 
 def test_the_rehearsal_goes_through_and_leaves_nothing() -> None:

@@ -23,7 +23,7 @@ def imported(code: str) -> set[str]:
     "code",
     [
         "import runbook.cli, runbook.pipeline",
-        "from runbook import pipeline as run; run.formats.papermill(); from runbook.jupyter import engine, kernels",
+        "import runbook.pipeline, runbook.jupyter.formats as those; those.papermill(); import runbook.jupyter.engine",
         "import runbook.jupyter.forked",
     ],
 )

@@ -338,7 +338,10 @@ def notebooks_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *sources: str
 
 @pytest.mark.parametrize(
     ("source", "ename", "counts"),
-    [("import os; os._exit(1)", "DeadKernelError", None), ("raise ValueError('no')", "ValueError", 3)],
+    [
+        ("import os, time; time.sleep(0.3); os._exit(1)", "DeadKernelError", None),
+        ("raise ValueError('no')", "ValueError", 3),
+    ],
 )
 def test_a_real_kernel_that_fails(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, ename: str, counts: int | None
