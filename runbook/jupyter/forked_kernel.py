@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ipykernel import ipkernel
 from ipykernel.kernelapp import IPKernelApp
+from IPython.core import shellapp
 from traitlets.config import Config
 from traitlets.config.loader import DeferredConfigString
 
@@ -39,13 +40,15 @@ class ForkedKernelApp(IPKernelApp):
 
 @contextlib.contextmanager
 def _without_a_list_of_modules() -> Iterator[None]:
-    """Have ipykernel list none for its debugger, which is not there: each would be copied into this process."""
-    names: dict[str, Any] = vars(ipkernel)
-    names["sys"] = types.SimpleNamespace(**{**vars(sys), "modules": {}})
+    """Have ipykernel list none for its debugger, which is not there, nor IPython for %reset: each would be copied."""
+    places: list[dict[str, Any]] = [vars(ipkernel), vars(shellapp)]
+    for names in places:
+        names["sys"] = types.SimpleNamespace(**{**vars(sys), "modules": {}})
     try:
         yield
     finally:
-        names["sys"] = sys
+        for names in places:
+            names["sys"] = sys
 
 
 def launch(arguments: list[str]) -> None:

@@ -53,11 +53,13 @@ class Client(AsyncKernelClient):
 
     Attributes:
         sent_ahead: The messages of cells whose turn has not come yet.
+        language_info: What language the kernel speaks, by the answer that it was ready with.
     """
 
     def __init__(self, **options: Any) -> None:  # noqa: ANN401 - traits
         super().__init__(**options)
         self.sent_ahead: deque[str] = deque()
+        self.language_info: dict[str, Any] = {}
 
     def send_ahead(self, sources: Iterable[str]) -> None:
         """Send the next cells before it is their turn: the kernel begins one when the one before has ended well."""
@@ -93,6 +95,7 @@ class Client(AsyncKernelClient):
                 if answer["msg_type"] == "kernel_info_reply":
                     await ensure_async(self.iopub_channel.get_msg(timeout=_HEARD_S))
                     self._handle_kernel_info_reply(answer)
+                    self.language_info = answer["content"]["language_info"]
                     return
             except Empty:
                 pass

@@ -69,6 +69,7 @@ def test_cells_run_in_their_order_each_with_its_own_outputs_and_times(tmp_path: 
     moments = [datetime.fromisoformat(one[name]) for one in times for name in ("start_time", "end_time")]
     assert moments == sorted(moments)
     assert times[2].duration >= 0.2
+    assert nb.metadata.language_info.name == "python"
     assert all(one.duration < 0.2 for one in times if one is not times[2])
 
 
