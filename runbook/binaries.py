@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from dataclasses import dataclass
 from shlex import quote
 from typing import TYPE_CHECKING, Literal
 
 from runbook import artifacts, plan, show
+from runbook.downloads import artifact_cache
+from runbook.downloads.artifact_cache import Binary
 from runbook.etcd_data import MemberData
 from runbook.plain_text import printable
 from runbook.plans import looking, reading
@@ -16,7 +19,6 @@ from runbook.resources import Change, Directory, File, Found, Look, Resource
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from runbook.artifacts import Binary
     from runbook.fleet import Fleet
     from runbook.params import Cluster, Node
 
@@ -145,7 +147,7 @@ def install(fleet: Fleet) -> plan.Plan:
         }
         found = reading.read(fleet, reading.guarded(asked, guards), what=what)
         there = {name: states[1:] for name, states in found.items()}
-        for unread in (True, False):  # the cache's files are only read where one is to travel
+        for unread in (True, False):  # the whole cache is read, and mended, only where what is to travel is damaged
             binaries = {
                 name: [one.by_zstd() if "zstd" in found[name][0] else one for one in files]
                 for name, files in _fetched(fleet, _machines(found), unread=unread).items()
@@ -155,7 +157,9 @@ def install(fleet: Fleet) -> plan.Plan:
                 for name, files in binaries.items()
             }
             changes, unchanged = reading.judged(fleet, resources, there, what=what, guards=guards)
-            if not any(change.payloads() for change in changes):
+            travel = [payload.source for change in changes for payload in change.payloads()]
+            with contextlib.suppress(artifact_cache.NotInCache):
+                artifact_cache.verify({one.packed: one.packed_sha256 for one in travel if isinstance(one, Binary)})
                 break
         origins = {
             f"{one.product} {one.version} {one.arch}: from {one.source}, checked against {one.compared_with}"

@@ -25,10 +25,10 @@ _WHOLE = "\n# whole"
 _CHUNK = 32 * 1024 - 64
 #: Linux tells by it that the other side is gone though its last bytes are not read; elsewhere there is no such event.
 _GONE = getattr(select, "POLLRDHUP", 0)
-#: A node within this round trip gets its input with no more than so much of it on its way: at 200 MiB/s it still has
+#: A node within this round trip gets its input with no more than so much of it on its way: at 250 MiB/s it still has
 #: no pause. sshd grows its buffer for what waits there by copying it, up to its window of 2 MiB: a third of its work.
-_NEAR_S = 0.005
-_ON_ITS_WAY = 1024 * 1024
+_NEAR_S = 0.002
+_ON_ITS_WAY = 512 * 1024
 #: Where Linux' struct tcp_info has its u32 tcpi_min_rtt, in microseconds (linux/tcp.h, since 4.6): the usual one has
 #: the time in which an answer waits to be sent.
 _ROUND_TRIP = struct.Struct("148xI")

@@ -15,6 +15,7 @@ from local_node import NODES, OWNER, cluster_of, fleet_of, local
 
 from runbook import artifacts, binaries, show
 from runbook.artifacts import Binary
+from runbook.downloads import artifact_cache
 from runbook.downloads.artifact_cache import Packed
 
 if TYPE_CHECKING:
@@ -107,22 +108,42 @@ def test_a_node_with_zstd_gets_what_that_packed(
 
 @pytest.mark.usefixtures("fetched")
 def test_the_cache_is_only_read_for_what_travels(fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A plan with a binary to send compares the cache's files with their sums; one with nothing to send believes it."""
+    """Of a binary that is to be sent the packed form that travels is summed; else the cache is believed."""
     machine(fleet, "x86_64")
-    told: list[bool] = []
-    known = artifacts.fetch
-
-    def fetch(*release: str, unread: bool, **options: object) -> tuple[Binary, ...]:
-        told.append(unread)
-        return known(*release, unread=unread, **options)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(artifacts, "fetch", fetch)
+    unread: list[bool] = []
+    summed: list[str] = []
+    fetch, verify = artifacts.fetch, artifact_cache.verify
+    monkeypatch.setattr(
+        artifacts, "fetch", lambda *asked, **told: unread.append(told["unread"]) or fetch(*asked, **told)
+    )
+    monkeypatch.setattr(
+        artifact_cache, "verify", lambda sums: summed.extend(path.name for path in sums) or verify(sums)
+    )
     assert any(change.payloads() for change in binaries.install(fleet).changes)
-    assert told == [True, True, False, False]
+    names = {name for names in FILES.values() for name in names}
+    assert (unread, set(summed)) == ([True, True], {f"cached-{name}-amd64.gz" for name in names})
     put(tmp_path, *FILES["etcd"], *FILES["flannel"])
-    told.clear()
+    unread.clear()
+    summed.clear()
     assert not any(change.payloads() for change in binaries.install(fleet).changes)
-    assert told == [True, True]
+    assert (unread, summed) == ([True, True], [])
+
+
+@pytest.mark.usefixtures("fetched")
+def test_a_damaged_cache_is_read_as_a_whole(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is to travel has another sum: then the artifacts are asked again, and mend what is in the cache."""
+    machine(fleet, "x86_64")
+    unread: list[bool] = []
+    fetch = artifacts.fetch
+
+    def damaged(*asked: Any, **told: Any) -> list[Binary]:  # noqa: ANN401 - as it is called
+        unread.append(told["unread"])
+        return [replace(one, packed_sha256="0" * 64) if unread[-1] else one for one in fetch(*asked, **told)]
+
+    monkeypatch.setattr(artifacts, "fetch", damaged)
+    sources = [payload.source for change in binaries.install(fleet).changes for payload in change.payloads()]
+    assert unread == [True, True, False, False]
+    assert "0" * 64 not in {one.packed_sha256 for one in sources if isinstance(one, Binary)}
 
 
 def test_a_node_tells_its_machine_and_zstd(fleet: Fleet) -> None:
@@ -255,7 +276,7 @@ def test_a_plan_is_read_in_one_round_trip(fleet: Fleet, fetched: list[tuple[str,
 
 
 def test_a_node_gets_what_its_roles_need(fetched: list[tuple[str, str, str]], tmp_path: Path) -> None:
-    """Etcd's files on etcd nodes, flannel's on flannel nodes; each release is asked for once, and once to travel."""
+    """Etcd's files on etcd nodes, flannel's on flannel nodes; each release is asked for once."""
     nodes = [{**NODES[0], "roles": ["etcd"]}, {**NODES[1], "roles": ["flannel"]}, NODES[2]]
     fleet = fleet_of(cluster_of(nodes=nodes), tmp_path)
     machine(fleet, "x86_64")
@@ -268,4 +289,4 @@ def test_a_node_gets_what_its_roles_need(fetched: list[tuple[str, str, str]], tm
         "node2": flannel,
         "node3": etcd | flannel,
     }
-    assert len(fetched) == 2 + 2
+    assert len(fetched) == 2
