@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import os
 import secrets
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from runbook.jupyter.kernels import Kernels
     from runbook.params import Cluster
     from runbook.phases import Phase
 
@@ -120,13 +120,13 @@ def run(
         recording(folder, told, redactor, options.sign_key) as pages,
         broker.serving(cluster),
         _token(options) as token,
-        _executor(folder, len(chosen), redactor) as execute,
+        _executor(folder, len(chosen), parameters, redactor) as execute,
         _locked(cluster, folder, options, token),
     ):
-        for phase in chosen:
+        for phase, following in itertools.zip_longest(chosen, chosen[1:]):
             started(phase)
             begun = summary.now()
-            runs.append(execute(phase, parameters))
+            runs.append(execute(phase, following))
             summary.add(told, runs[-1], begun)
             told["secrets_removed"] = redactor.count
             summary.save(folder, told)
@@ -233,9 +233,9 @@ def _environment(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _executor(
-    folder: Path, number: int, redactor: redact.Redactor
-) -> Iterator[Callable[[Phase, dict[str, object]], PhaseRun]]:
-    """Give what executes a phase's notebook; no kernel is left at the end."""
+    folder: Path, number: int, parameters: dict[str, object], redactor: redact.Redactor
+) -> Iterator[Callable[[Phase, Phase | None], PhaseRun]]:
+    """Give what executes a phase's notebook, told which phase follows; no kernel is left at the end."""
     with at_once():
         # What takes long, and `plan` and `status` don't need; a run's connections are being made meanwhile.
         from runbook.jupyter import formats  # noqa: PLC0415
@@ -251,13 +251,20 @@ def _executor(
     with kernels.Kernels(number, folder) as made:
         made.begin()
         formats.compile_schema()
-        yield lambda phase, parameters: _execute(phase, folder, parameters, redactor, made, saves)
+
+        def execute(phase: Phase, following: Phase | None) -> PhaseRun:
+            after = phases.notebooks_dir() / following.notebook if following else None
+            told = {"parameters": parameters, "kernels": made, "saves": saves}
+            told["following"] = lambda: engine.first_cells(after, parameters) if after else ()
+            return _execute(phase, folder, redactor, saves, told)
+
+        yield execute
 
 
 def _execute(
-    phase: Phase, folder: Path, parameters: dict[str, object], redactor: redact.Redactor, kernels: Kernels,
-    saves: saving.Behind,
-) -> PhaseRun:  # fmt: skip
+    phase: Phase, folder: Path, redactor: redact.Redactor, saves: saving.Behind, told: Mapping[str, object]
+) -> PhaseRun:
+    """Execute a phase's notebook; `told` is what papermill and our engine are told besides."""
     import papermill  # noqa: PLC0415 - by `_executor`, long ago
 
     output = folder / phase.notebook
@@ -267,13 +274,11 @@ def _execute(
         papermill.execute_notebook(
             phases.notebooks_dir() / phase.notebook,
             f"{saving.SCHEME}{output}",
-            parameters=parameters,
             progress_bar=False,
             cwd=folder,
             engine_name=ENGINE,
             execution_timeout=CELL_TIMEOUT_S,
-            kernels=kernels,
-            saves=saves,
+            **told,
         )
         saves.wait()
     except papermill.PapermillExecutionError as error:

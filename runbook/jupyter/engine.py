@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, NotebookExecutionManager, papermill_engines
+from papermill.iorw import load_notebook_node
 from papermill.log import logger
+from papermill.parameterize import parameterize_notebook
 
 from runbook import pipeline
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from pathlib import Path
 
     from runbook.jupyter.kernels import Kernels
     from runbook.records.saving import Behind
@@ -32,6 +36,7 @@ class _Saves(NotebookExecutionManager):  # type: ignore[misc]  # papermill has n
     the one after this cell would have had, and papermill itself writes a notebook that has come to its end.
     """
 
+    start_time: Any
     _due = True
 
     def __init__(self, nb: Any, behind: Behind, **options: Any) -> None:  # noqa: ANN401 - papermill's
@@ -63,22 +68,24 @@ class _Saves(NotebookExecutionManager):  # type: ignore[misc]  # papermill has n
         self._due = False
         try:
             super().cell_complete(cell, cell_index, **told)
-            _set_times(cell.metadata)
+            self._set_times(cell.metadata)
         finally:
             self._due = True
 
-
-def _set_times(metadata: Any) -> None:  # noqa: ANN401 - as above
-    """Have papermill's times of a cell be the kernel's own: this side may look at a cell when it has ended long ago."""
-    ran = metadata.get("execution", {})
-    if not {_BUSY, _IDLE} <= ran.keys():
-        return
-    began, ended = (datetime.fromisoformat(ran[name]) for name in (_BUSY, _IDLE))
-    metadata.papermill |= {
-        "start_time": began.isoformat(),
-        "end_time": ended.isoformat(),
-        "duration": (ended - began).total_seconds(),
-    }
+    def _set_times(self, metadata: Any) -> None:  # noqa: ANN401 - as above
+        """Have papermill's times of a cell be the kernel's own: this side may look at it when it has ended long ago."""
+        ran = metadata.get("execution", {})
+        if not {_BUSY, _IDLE} <= ran.keys():
+            return
+        began, ended = (datetime.fromisoformat(ran[name]) for name in (_BUSY, _IDLE))
+        metadata.papermill |= {
+            "start_time": began.isoformat(),
+            "end_time": ended.isoformat(),
+            "duration": (ended - began).total_seconds(),
+        }
+        if began < self.start_time:  # a first cell that was sent before this side began
+            self.start_time = began
+            self.nb.metadata.papermill["start_time"] = began.isoformat()
 
 
 class _Client(PapermillNotebookClient):  # type: ignore[misc]  # as above
@@ -119,6 +126,12 @@ def _following(nb: Any, index: int) -> Iterator[str]:  # noqa: ANN401 - as above
         yield cell.source
 
 
+def first_cells(notebook: Path, parameters: Mapping[str, object]) -> list[str]:
+    """The cells that a notebook begins with, as papermill will send them, to the first that may change nodes."""
+    nb = parameterize_notebook(load_notebook_node(str(notebook)), dict(parameters), engine_name=pipeline.ENGINE)
+    return list(_following(nb, -1))
+
+
 class Engine(NBClientEngine):  # type: ignore[misc]  # as above
     """papermill's own engine, on a kernel that was started already."""
 
@@ -132,6 +145,7 @@ class Engine(NBClientEngine):  # type: ignore[misc]  # as above
         kernels: Kernels,
         saves: Behind,
         execution_timeout: int,
+        following: Callable[[], Iterable[str]] = tuple,
         **_unused: Any,  # noqa: ANN401 - what papermill hands to every engine
     ) -> Any:  # noqa: ANN401 - as above
         """Execute a notebook.
@@ -143,6 +157,8 @@ class Engine(NBClientEngine):  # type: ignore[misc]  # as above
             kernels: Where its kernel comes from; the next one begins to start when this one is ready.
             saves: What saves it, beside the run.
             execution_timeout: Seconds that a cell may take.
+            following: Gives the first cells of the notebook after this one. Its kernel begins them when this one has
+                gone well, while it is saved and noted here.
         """
         kept = _Saves(nb, saves, output_path=output_path, progress_bar=False)
         kept.notebook_start()
@@ -152,6 +168,9 @@ class Engine(NBClientEngine):  # type: ignore[misc]  # as above
                 client = _Client(kept, km=manager, timeout=execution_timeout, log=logger)
                 client.kc = manager.kc
                 client.execute()
+                if not nb.metadata.papermill.get("exception"):
+                    with contextlib.suppress(Exception):  # of a notebook that can't be read its own turn tells
+                        kernels.go_on(following())
             kept.leave_the_last_save()
         finally:
             kept.notebook_complete()

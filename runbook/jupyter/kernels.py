@@ -52,13 +52,13 @@ class Client(AsyncKernelClient):
     """Speaks to a kernel on this machine; that it lives its manager knows, so there is no heartbeat.
 
     Attributes:
-        sent_ahead: The messages of cells whose turn has not come yet.
+        sent_ahead: The sources of cells that were sent, and whose turn has not come yet, with their messages' ids.
         language_info: What language the kernel speaks, by the answer that it was ready with.
     """
 
     def __init__(self, **options: Any) -> None:  # noqa: ANN401 - traits
         super().__init__(**options)
-        self.sent_ahead: deque[str] = deque()
+        self.sent_ahead: deque[tuple[str, str]] = deque()
         self.language_info: dict[str, Any] = {}
 
     def send_ahead(self, sources: Iterable[str]) -> None:
@@ -66,11 +66,20 @@ class Client(AsyncKernelClient):
         if self.sent_ahead:
             return
         for source in sources:
-            self.sent_ahead.append(super().execute(source, store_history=True, stop_on_error=True))
+            self.sent_ahead.append((source, super().execute(source, store_history=True, stop_on_error=True)))
 
     def execute(self, code: str, **options: Any) -> str:  # type: ignore[override]  # noqa: ANN401 - as its base class
-        """Send a cell, if it was not sent yet; gives its message's id."""
-        return self.sent_ahead.popleft() if self.sent_ahead else str(super().execute(code, **options))
+        """Send a cell, if it was not sent yet; gives its message's id.
+
+        Raises:
+            RuntimeError: another one was sent in its place.
+        """
+        if not self.sent_ahead:
+            return str(super().execute(code, **options))
+        source, sent = self.sent_ahead.popleft()
+        if source != code:
+            raise RuntimeError(f"another cell was sent to the kernel than is to be executed: {source!r}")
+        return sent
 
     def start_channels(self, *args: bool, **channels: bool) -> None:
         """Open the channels, but that of the heartbeat: it has a thread, which takes a second to end."""
@@ -197,6 +206,11 @@ class Kernels:
             yield manager
         finally:
             self._end(manager)
+
+    def go_on(self, sources: Iterable[str]) -> None:
+        """Send the next notebook's first cells to its kernel, if that is ready: they need not wait for this side."""
+        if self._next and self._next[0].kc:
+            self._next[0].kc.send_ahead(sources)
 
     def _end(self, manager: IpcKernelManager) -> None:
         """End a kernel, with all that it has started; what it held is cleaned up at the end of the run."""

@@ -29,6 +29,8 @@ _GONE = getattr(select, "POLLRDHUP", 0)
 #: no pause. sshd grows its buffer for what waits there by copying it, up to its window of 2 MiB: a third of its work.
 _NEAR_S = 0.002
 _ON_ITS_WAY = 512 * 1024
+#: OpenSSH tells at each 96 KiB that it has taken them (channels.c, channel_check_window).
+_TOLD_S = 0.1
 #: Where Linux' struct tcp_info has its u32 tcpi_min_rtt, in microseconds (linux/tcp.h, since 4.6): the usual one has
 #: the time in which an answer waits to be sent.
 _ROUND_TRIP = struct.Struct("148xI")
@@ -109,8 +111,10 @@ class Feeder(threading.Thread):
     def _wait_for_what_is_on_its_way(self) -> None:
         channel = self._channel
         with channel.lock:
-            while self._window - channel.out_window_size > _ON_ITS_WAY and not channel.closed:
-                channel.out_buffer_cv.wait(dial.DEAD_AFTER_S)  # told when the node has taken more, or is gone
+            while (before := channel.out_window_size) < self._window - _ON_ITS_WAY and not channel.closed:
+                channel.out_buffer_cv.wait(_TOLD_S)
+                if channel.out_window_size == before:
+                    self._window = 0  # not OpenSSH: it tells only when most of its window is used; or a busy node
 
 
 class Lines:

@@ -120,14 +120,18 @@ def test_to_any_other_node_the_whole_window_is_used() -> None:
     assert window.out_window_size == 0
 
 
+def test_a_server_that_tells_late_what_it_has_taken_gets_all() -> None:
+    """Asyncssh's tells when half of its window is used: what waits for that is sent."""
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as line:
+        window = Window(line=line)
+        fed(window, 8).join(10)
+    assert window.out_window_size == 0
+
+
 def test_a_connection_that_closes_is_not_waited_for() -> None:
     """The feeder ends with it."""
     with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as line:
-        window = Window(line=line)
-        feeder = fed(window, 20)
-        feeder.join(0.1)
-        assert feeder.is_alive()
-        window.closed = True
-        window.taken(0)
+        window = Window(line=line, closed=True)
+        feeder = fed(window, 4)
         feeder.join(10)
     assert not feeder.is_alive()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -34,10 +35,12 @@ def notebook(*sources: str) -> Any:  # noqa: ANN401 - nbformat has no types
     return v4.new_notebook(cells=cells, metadata={"papermill": {}})
 
 
-def executed(nb: Any, kernels: Kernels, folder: Path) -> Any:  # noqa: ANN401 - as above
+def executed(nb: Any, kernels: Kernels, folder: Path, *following: str) -> Any:  # noqa: ANN401 - as above
     saves = Behind(Redactor(()))
     path = str(folder / "out.ipynb")
-    return engine.Engine.execute_notebook(nb, "", path, kernels=kernels, saves=saves, execution_timeout=_TIMEOUT_S)
+    return engine.Engine.execute_notebook(
+        nb, "", path, kernels=kernels, saves=saves, execution_timeout=_TIMEOUT_S, following=lambda: following
+    )
 
 
 def text(cell: Any) -> str:  # noqa: ANN401 - as above
@@ -82,6 +85,63 @@ def test_nothing_runs_after_a_cell_that_fails(tmp_path: Path) -> None:
     assert nb.cells[0].outputs[-1].ename == "ZeroDivisionError"
     assert not (tmp_path / "ran").exists()
     assert not (tmp_path / "ran too").exists()
+
+
+def test_a_notebooks_first_cells_begin_when_the_one_before_has_gone_well(tmp_path: Path) -> None:
+    """Its kernel does not wait for this side; each runs once, after the others, and the notebook's time holds them."""
+    sources = "n = 1", "n += 1; open('began', 'w')", "await plan.apply(1)"
+    with Kernels(2, tmp_path) as made:
+        first = executed(notebook("import time; time.sleep(1)"), made, tmp_path, *sources[:2])
+        deadline = time.monotonic() + _TIMEOUT_S
+        while not (tmp_path / "began").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        nb = executed(notebook(*sources, "n"), made, tmp_path)
+    assert [cell.execution_count for cell in nb.cells] == [1, 2, 3, None]
+    assert nb.cells[2].outputs[-1].ename == "NameError"
+    began = [one.metadata.papermill.start_time for one in (nb, nb.cells[0])]
+    assert first.cells[-1].metadata.papermill.end_time < began[0] <= began[1]
+
+
+def test_after_a_notebook_that_fails_the_next_one_does_not_begin(tmp_path: Path) -> None:
+    """Nor one that can't be read: of that its own turn tells."""
+
+    def unreadable() -> list[str]:
+        raise OSError("no such notebook")
+
+    with Kernels(2, tmp_path) as made:
+        executed(notebook("import time; time.sleep(1); 1 / 0"), made, tmp_path, "open('began', 'w')")
+        assert made._next
+        assert made._next[0].kc
+        assert not made._next[0].kc.sent_ahead
+        saves = Behind(Redactor(()))
+        nb = engine.Engine.execute_notebook(
+            notebook("1"), "", str(tmp_path / "b.ipynb"), kernels=made, saves=saves, execution_timeout=_TIMEOUT_S,
+            following=unreadable,
+        )  # fmt: skip
+    assert nb.cells[0].execution_count == 1
+    assert not (tmp_path / "began").exists()
+
+
+def test_the_first_cells_are_those_that_papermill_sends(tmp_path: Path) -> None:
+    """With the parameters put in; to the first that may change nodes."""
+    nb = notebook("approve = False", "# prose", "plan = 1", "await plan.apply(approve)", "plan")
+    nb.cells[0].metadata.tags = ["parameters"]
+    nb.metadata.kernelspec = {"name": "python3", "display_name": "", "language": "python"}
+    nbformat.write(nb, tmp_path / "a.ipynb")
+    engine.register()
+    first = engine.first_cells(tmp_path / "a.ipynb", {"approve": True})
+    assert (first[0], first[2:]) == ("approve = False", ["plan = 1"])
+    assert "approve = True" in first[1]
+
+
+def test_another_cell_than_was_sent_is_not_taken_for_it(tmp_path: Path) -> None:
+    """That would be a fault of ours; the record would have one cell's outputs under another."""
+    with Kernels(1, tmp_path) as made, made.next() as manager:
+        assert manager.kc
+        manager.kc.send_ahead(["1"])
+        with pytest.raises(RuntimeError, match="another cell"):
+            manager.kc.execute("2")
 
 
 def test_of_a_kernel_that_ends_as_a_cell_begins_no_more_is_said_than_is_known(tmp_path: Path) -> None:
