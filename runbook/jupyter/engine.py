@@ -38,6 +38,7 @@ class _Saves(NotebookExecutionManager):  # type: ignore[misc]  # papermill has n
 
     start_time: Any
     _due = True
+    _ended: datetime | None = None
 
     def __init__(self, nb: Any, behind: Behind, **options: Any) -> None:  # noqa: ANN401 - papermill's
         super().__init__(nb, **options)
@@ -86,6 +87,14 @@ class _Saves(NotebookExecutionManager):  # type: ignore[misc]  # papermill has n
         if began < self.start_time:  # a first cell that was sent before this side began
             self.start_time = began
             self.nb.metadata.papermill["start_time"] = began.isoformat()
+        self._ended = ended
+
+    def notebook_complete(self, **told: Any) -> None:  # noqa: ANN401 - as above
+        """Note that the notebook has ended, as its last cell has: the next one may have begun since."""
+        super().notebook_complete(**told)
+        if self._ended:
+            self.nb.metadata.papermill["end_time"] = self._ended.isoformat()
+            self.nb.metadata.papermill["duration"] = (self._ended - self.start_time).total_seconds()
 
 
 class _Client(PapermillNotebookClient):  # type: ignore[misc]  # as above

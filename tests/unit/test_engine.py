@@ -100,7 +100,7 @@ def test_a_notebooks_first_cells_begin_when_the_one_before_has_gone_well(tmp_pat
     assert [cell.execution_count for cell in nb.cells] == [1, 2, 3, None]
     assert nb.cells[2].outputs[-1].ename == "NameError"
     began = [one.metadata.papermill.start_time for one in (nb, nb.cells[0])]
-    assert first.cells[-1].metadata.papermill.end_time < began[0] <= began[1]
+    assert first.cells[-1].metadata.papermill.end_time == first.metadata.papermill.end_time < began[0] == began[1]
 
 
 def test_after_a_notebook_that_fails_the_next_one_does_not_begin(tmp_path: Path) -> None:
