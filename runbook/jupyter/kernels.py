@@ -72,13 +72,13 @@ class Client(AsyncKernelClient):
         """Send a cell, if it was not sent yet; gives its message's id.
 
         Raises:
-            RuntimeError: another one was sent in its place.
+            ValueError: another one was sent in its place.
         """
         if not self.sent_ahead:
             return str(super().execute(code, **options))
         source, sent = self.sent_ahead.popleft()
         if source != code:
-            raise RuntimeError(f"another cell was sent to the kernel than is to be executed: {source!r}")
+            raise ValueError(f"another cell was sent to the kernel than is to be executed: {source!r}")
         return sent
 
     def start_channels(self, *args: bool, **channels: bool) -> None:

@@ -140,7 +140,7 @@ def test_another_cell_than_was_sent_is_not_taken_for_it(tmp_path: Path) -> None:
     with Kernels(1, tmp_path) as made, made.next() as manager:
         assert manager.kc
         manager.kc.send_ahead(["1"])
-        with pytest.raises(RuntimeError, match="another cell"):
+        with pytest.raises(ValueError, match="another cell"):
             manager.kc.execute("2")
 
 
