@@ -57,7 +57,7 @@ def fetch(
         offline: Use nothing that needs a network.
         report: Gets a line of progress now and then.
         sites: Other release sites than upstream's.
-        unread: Don't read what lies in the cache: its manifest tells what nodes should have, and nothing is to travel.
+        unread: Don't read what lies in the cache: its manifest tells what nodes should have; who sends one compares it.
 
     Returns:
         One `Binary` a file, in the order of `names(product, version)`.

@@ -55,7 +55,7 @@ def _paths(cluster: Cluster, node: Node) -> list[str]:
 def _fetched(fleet: Fleet, machines: Mapping[str, str], *, unread: bool) -> dict[str, list[Binary]]:
     """The binaries of each of these nodes, by node name; fetched once for each product and architecture.
 
-    `unread`: those in the cache are not read, as they are not to travel.
+    `unread`: those in the cache are not read; whoever sends one compares it first.
     """
     cluster = fleet.cluster
     fetched: dict[tuple[str, str, str], tuple[Binary, ...]] = {}

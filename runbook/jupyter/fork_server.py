@@ -129,7 +129,7 @@ class Server:
         """Fork the process that was asked for next, if one was by now; other requests are kept.
 
         Args:
-            module: It must be the one that runs this module's `main`; else it must be a kernel.
+            module: It must be the one that runs this module's `main`; "" for a kernel.
 
         Returns:
             In the new process what it was asked to be.
@@ -137,7 +137,7 @@ class Server:
         with contextlib.suppress(ConnectionError):  # `serve` meets it again
             if not self._kept and select.select([self._sock], [], [], 0)[0]:
                 message, fds = receive(self._sock, _FDS)
-                if message is None or not (message.get("module") == module if module else "argv" in message):
+                if message is None or message["do"] != "start" or message.get("module", "") != module:
                     self._kept.append((message, fds))
                 elif self._start(message, fds):
                     return message

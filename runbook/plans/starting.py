@@ -52,13 +52,12 @@ trap 'kill "$beside" 2>/dev/null; wait $enabling' EXIT
 #: To enable a unit has systemd read all units anew, a tenth of a second in which it starts nothing. One that nothing
 #: wants it reads as it starts it: that one is enabled meanwhile.
 _ENABLE = """\
-enabling=
+fresh= enabling=
 enable() {{ systemctl enable --quiet {name}; }}
 up() {{ [ -z "$enabling" ] || wait "$enabling" || exit 1; exit 0; }}
 case $(systemctl show --no-pager -p ActiveState -p UnitFileState -p NeedDaemonReload {name}) in
-  *UnitFileState=enabled*|*NeedDaemonReload=yes*) fresh= ;;
+  *UnitFileState=enabled*|*NeedDaemonReload=yes*) ;;
   *ActiveState=inactive*) fresh=yes ;;
-  *) fresh= ;;
 esac
 if [ ! "$fresh" ]; then
   enable || exit 1

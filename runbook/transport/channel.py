@@ -87,10 +87,11 @@ class Feeder(threading.Thread):
         self.error: Exception | None = None
         self.sent = 0
         self._channel, self._feed = channel, feed
-        self._window = channel.out_window_size if _is_near(channel) else 0
+        self._window = 0
 
     def run(self) -> None:
         """Send all of it, then the end of the input."""
+        self._window = self._channel.out_window_size if _is_near(self._channel) else 0
         # The node may stop reading early (it failed): its exit status tells why, not our broken pipe.
         with contextlib.suppress(OSError, EOFError):
             blocks = iter(self._feed)

@@ -1,4 +1,4 @@
-"""What unit tests share: a stand-in for a node's sshd, a CA and a pair by it."""
+"""What unit tests share: a stand-in for a node's sshd, a CA and a pair by it, the end of a fork server."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 from certificate_cases import our_authority, our_member
 from ssh_server import StandInSshd
+
+from runbook.jupyter import forked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,3 +37,10 @@ def authority() -> Authority:
 def member() -> KeyPair:
     """An etcd member's pair by that CA."""
     return our_member()
+
+
+@pytest.fixture(scope="module")
+def no_server_is_left() -> Iterator[None]:
+    """The module's fork server ends with it."""
+    yield
+    forked.end()

@@ -8,24 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from runbook.jupyter import engine, forked
+from runbook.jupyter import engine
 from runbook.jupyter.formats import nbformat
 from runbook.jupyter.kernels import IpcKernelManager, Kernels
 from runbook.records.redact import Redactor
 from runbook.records.saving import Behind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.usefixtures("no_server_is_left")
+
 _TIMEOUT_S = 60
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_server_is_left() -> Iterator[None]:
-    """The module's fork server ends with it."""
-    yield
-    forked.end()
 
 
 def notebook(*sources: str) -> Any:  # noqa: ANN401 - nbformat has no types

@@ -29,14 +29,9 @@ if TYPE_CHECKING:
 
     from runbook.jupyter.kernels import Client
 
+pytestmark = pytest.mark.usefixtures("no_server_is_left")
+
 _SOON_S = 60.0
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_server_is_left() -> Iterator[None]:
-    """The module's fork server ends with it."""
-    yield
-    forked.end()
 
 
 @pytest.fixture(params=["forked", "started"])
