@@ -244,6 +244,8 @@ def second_sshd(practice: Practice, folder: Path, *options: str) -> Iterator[Pat
     known.write_text(f"[{address}]:2222 {kind} {key}\n", encoding="ascii")
     words = " ".join(f"-o {option}" for option in ("PidFile=/run/second.pid", "LogLevel=DEBUG1", *options))
     practice.on("node1", f"rm -f /run/second.*; /usr/sbin/sshd -p 2222 -E /run/second.log {words}")
+    # sshd goes into the background before it listens, and writes its PidFile once it does.
+    until(lambda: practice.on("node1", "cat /run/second.pid 2>/dev/null || true"))
     try:
         yield known
     finally:
