@@ -19,6 +19,7 @@ from runbook import errors
 from runbook.plain_text import printable
 from runbook.transport import dial
 from runbook.transport.channel import MARK, Feeder, Lines, alone, drain, packed, send
+from runbook.transport.sessions import Sessions
 
 if TYPE_CHECKING:
     import socket
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 #: sudo's and sshd's own PATH may lack /usr/sbin, where `ip` is on some distributions.
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-#: Of the 10 sessions that sshd allows on a connection (MaxSessions), two are left to others.
+#: Of the 10 sessions that sshd allows on a connection (MaxSessions) one is open ahead, and one is left.
 _SCRIPTS_AT_ONCE = 8
 #: A node that did not answer is not waited for again in each table: its connect timeout is 10 s.
 _ASK_AGAIN_AFTER_S = 30.0
@@ -107,6 +108,7 @@ class Login:
         self._sudo = sudo
         self._sudo_password = os.environ.get("RUNBOOK_SUDO_PASSWORD", "")
         self._client: paramiko.SSHClient | None = None
+        self._sessions: Sessions | None = None
         self._unreachable: errors.Unreachable | None = None
         self._unreachable_at = 0.0
         self._lock = threading.Lock()
@@ -133,6 +135,7 @@ class Login:
                 raise
             self.counts.connections += 1
             try:
+                self._sessions = Sessions(self._client, self._target.timeout_s)
                 self._check_sudo()
             except BaseException:
                 self.close()
@@ -142,7 +145,7 @@ class Login:
         """Close the connection; a second call does nothing."""
         if self._client:
             dial.hang_up(self._client)
-            self._client = None
+            self._client = self._sessions = None
 
     def run(
         self,
@@ -231,11 +234,11 @@ class Login:
     ) -> Completed:
         deadline = time.monotonic() + timeout_s
         try:
-            transport = self._client.get_transport() if self._client else None
-            if transport is None:
+            if not (sessions := self._sessions):
                 raise paramiko.SSHException("not connected")  # noqa: TRY301 - mapped like the others below
-            channel = transport.open_session(timeout=self._target.timeout_s)
+            channel = sessions.take()
             channel.exec_command(command)
+            sessions.ahead()
         except (paramiko.SSHException, OSError, EOFError) as error:
             raise self._lost(what, str(error)) from error
         feeder = Feeder(channel, feed)

@@ -1,0 +1,101 @@
+"""runbook.transport.sessions: a channel that is there before its script; a stand-in for sshd on the loopback."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import paramiko
+import pytest
+from ssh_server import NODE, StandInSshd
+
+from runbook.ssh import SshConnection
+from runbook.transport import sessions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+@pytest.fixture
+def asked(server: StandInSshd, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The channels that the server was asked for."""
+    numbers: list[int] = []
+    answer: Callable[[str, int], int] = server.check_channel_request
+
+    def request(kind: str, chanid: int) -> int:
+        numbers.append(chanid)
+        return answer(kind, chanid)
+
+    monkeypatch.setattr(server, "check_channel_request", request)
+    return numbers
+
+
+@pytest.fixture
+def connection(server: StandInSshd) -> Iterator[SshConnection]:
+    """A node."""
+    one = SshConnection(NODE, server.settings())
+    yield one
+    one.close()
+
+
+def _until(asked: list[int], count: int) -> None:
+    deadline = time.monotonic() + 10
+    while len(asked) < count:
+        assert time.monotonic() < deadline, asked
+        time.sleep(0.01)
+
+
+def test_a_channel_waits_for_each_script(asked: list[int], connection: SshConnection) -> None:
+    """One is opened at the login and one beside each script, so that the next need not ask for it; none besides."""
+    connection.open()
+    for number in range(1, 4):
+        _until(asked, number)
+        assert connection.run("echo in", what="echo").text == "in\n"
+    _until(asked, 4)
+    assert len(asked) == 4
+
+
+def test_one_that_the_server_closed_is_not_used(
+    server: StandInSshd, asked: list[int], connection: SshConnection
+) -> None:
+    """As sshd does with one that waits for longer than its ChannelTimeout."""
+    connection.open()
+    _until(asked, 1)
+    waiting = server.transports[0].accept(10)
+    assert waiting is not None
+    waiting.close()
+    deadline = time.monotonic() + 10
+    while len(server.transports[0]._channels) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert connection.run("echo in", what="echo").text == "in\n"
+
+
+def test_a_server_that_opens_one_at_a_time_is_enough(
+    server: StandInSshd, monkeypatch: pytest.MonkeyPatch, connection: SshConnection
+) -> None:
+    """Sshd with `MaxSessions 1` refuses the one ahead while a script runs."""
+    refused = threading.Event()
+
+    def request(_kind: str, _chanid: int) -> int:
+        if any(server.transports[0]._channels.values()):
+            refused.set()
+            return int(paramiko.OPEN_FAILED_RESOURCE_SHORTAGE)  # type: ignore[attr-defined]
+        return int(paramiko.OPEN_SUCCEEDED)  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(server, "check_channel_request", request)
+    for _ in range(3):
+        assert connection.run("sleep 0.1; echo in", what="echo").text == "in\n"
+    assert refused.is_set()
+
+
+def test_no_more_than_eight_are_opened_ahead_at_a_time(
+    asked: list[int], monkeypatch: pytest.MonkeyPatch, connection: SshConnection
+) -> None:
+    """Where all turns are taken, as with hundreds of nodes, a script opens its own."""
+    none = threading.BoundedSemaphore(1)
+    none.acquire()
+    monkeypatch.setattr(sessions, "_opening", none)
+    for _ in range(2):
+        assert connection.run("echo in", what="echo").text == "in\n"
+    assert len(asked) == 2
