@@ -125,9 +125,8 @@ def run(
     ):
         for phase, following in itertools.zip_longest(chosen, chosen[1:]):
             started(phase)
-            begun = summary.now()
             runs.append(execute(phase, following))
-            summary.add(told, runs[-1], begun)
+            summary.add(told, runs[-1], timed=True)
             told["secrets_removed"] = redactor.count
             summary.save(folder, told)
             pages.page(runs[-1].path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from runbook import errors, show
-from runbook.records import notebook_file
+from runbook.records import execution, notebook_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -59,6 +60,7 @@ class Executed:
         never_ran: How many of them have no execution count.
         kept: The tables among the outputs, in order, as they are kept (show.kept).
         plan: The plan's title, id and changes (Plan.as_dict); None where there was no plan.
+        began: When its first cell began; None where none did.
     """
 
     ok: bool
@@ -68,6 +70,7 @@ class Executed:
     never_ran: int
     kept: tuple[dict[str, Any], ...]
     plan: dict[str, Any] | None
+    began: datetime | None = None
 
     @property
     def tables(self) -> tuple[show.Table, ...]:
@@ -96,7 +99,16 @@ def read(path: Path) -> Executed:
         never_ran=never_ran,
         kept=tuple(one for data in _data(outputs) for one in data.get(show.TABLE_MIME, ())),
         plan=plans[-1] if plans else None,
+        began=_began(cells),
     )
+
+
+def _began(cells: list[Any]) -> datetime | None:
+    times = []
+    for cell in cells:
+        with contextlib.suppress(ValueError):  # a notebook may come from anyone
+            times.append(execution.time(cell.metadata.get("papermill", {}).get("start_time")))
+    return min(times, default=None)
 
 
 def _data(outputs: list[Any]) -> Iterator[dict[str, Any]]:

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _FIELDS = frozenset(field.name for field in dataclasses.fields(Step))
-#: A summary's times are to the second, rounded down.
-_RESOLUTION_S = 0.999
+#: A summary's times are to the millisecond; before 0.2 they were to the second, rounded down.
+_WHOLE_SECONDS = 0.999
 _MINUTE, _HOUR = 60, 3600
 
 
@@ -84,7 +84,7 @@ def spans(steps: Iterable[Step], phases: Sequence[Mapping[str, Any]]) -> list[Sp
 
     Args:
         steps: The journal's.
-        phases: The summary's: number, outcome, started (UTC, to the second), took_s.
+        phases: The summary's: number, outcome, started (UTC), took_s.
 
     Returns:
         By phase: first the phase itself, then its steps in the order of their ends. A run that broke off has a phase
@@ -109,14 +109,14 @@ def spans(steps: Iterable[Step], phases: Sequence[Mapping[str, Any]]) -> list[Sp
 
 
 def _phases(noted: Sequence[Step], phases: Sequence[Mapping[str, Any]]) -> list[Span]:
-    """The phases in seconds since the epoch; their beginnings are known to the second, their lengths exactly."""
+    """The phases in seconds since the epoch; of an old record their beginnings are known to the second only."""
     found: list[Span] = []
     for phase in phases:
         failed = phase["outcome"] == "failed"
         begun = _seconds(phase.get("started"))
         before = found[-1].end_s if found else 0.0
         if begun is not None:
-            start = min(max(before, begun), begun + _RESOLUTION_S)
+            start = min(max(before, begun), begun + (0 if "." in phase["started"] else _WHOLE_SECONDS))
             if before > start:
                 found[-1] = dataclasses.replace(found[-1], end_s=start)
             found.append(Span(phase["number"], "", "", start, start + float(phase.get("took_s") or 0), failed))

@@ -77,7 +77,7 @@ def _settle(told: dict[str, Any], phase: Phase, path: Path, redactor: redact.Red
     status = pipeline.exit_status(executed.ename) if executed.ename else int(not executed.ok)
     evalue = executed.evalue or (f"{executed.never_ran} cells never ran" if status else "")
     ename = executed.ename or ("NotExecuted" if status else "")
-    summary.add(told, pipeline.PhaseRun(phase, path, executed, ename, evalue, status, 0.0), None)
+    summary.add(told, pipeline.PhaseRun(phase, path, executed, ename, evalue, status, 0.0), timed=False)
     if told["kind"] == "stepped":
         row.update(_times(path))
     return status
@@ -90,4 +90,4 @@ def _times(path: Path) -> dict[str, Any]:
         return {}
     first, last = min(times), max(times)
     took_s = round((last - first).total_seconds(), 2)
-    return {"started": summary.stamp(first), "ended": summary.stamp(last), "took_s": took_s}
+    return {"started": summary.moment(first), "ended": summary.moment(last), "took_s": took_s}

@@ -11,7 +11,7 @@ import json
 import os
 import platform
 import socket
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +50,11 @@ def stamp(at: datetime) -> str:
 def now() -> str:
     """The time as records have it."""
     return stamp(datetime.now(UTC))
+
+
+def moment(at: datetime) -> str:
+    """When a phase began or ended: UTC, to the millisecond, so that its steps in the journal lie within."""
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def params_sha256(cluster: Cluster) -> str:
@@ -98,15 +103,19 @@ def _phase(phase: Phase) -> dict[str, Any]:
     return {**shared, **begun, **names}
 
 
-def add(summary: dict[str, Any], done: PhaseRun, started: str | None) -> None:
-    """Note what came of a phase, and its closing tables."""
+def add(summary: dict[str, Any], done: PhaseRun, *, timed: bool) -> None:
+    """Note what came of a phase that has just ended, and its closing tables; where not `timed`, not when it was."""
+    ended = datetime.now(UTC)
+    started = ended - timedelta(seconds=done.took_s)
+    # Its first cells may have begun before: when the notebook before had gone well.
+    started = min(started, done.executed.began or started)
     row = next(one for one in summary["phases"] if one["number"] == done.phase.number)
     plan = done.executed.plan
     row |= {
         "outcome": outcome(done.exit_status),
-        "started": started,
-        "ended": now() if started else None,
-        "took_s": round(done.took_s, 2) if started else None,
+        "started": moment(started) if timed else None,
+        "ended": moment(ended) if timed else None,
+        "took_s": round((ended - started).total_seconds(), 2) if timed else None,
         "changes": done.executed.changes,
         "plan": plan["id"] if plan else None,
         "error": {"name": done.ename, "text": done.evalue} if done.ename else None,

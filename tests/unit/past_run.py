@@ -56,7 +56,7 @@ def phase_run(
     number: int, *tables: show.Table, ename: str = "", plan: Mapping[str, Any] | None = None
 ) -> SimpleNamespace:
     changes = len(plan["changes"]) if plan else None
-    executed = SimpleNamespace(kept=tuple(map(show.kept, tables)), plan=plan, changes=changes)
+    executed = SimpleNamespace(kept=tuple(map(show.kept, tables)), plan=plan, changes=changes, began=None)
     return SimpleNamespace(
         phase=phases.PHASES[number],
         executed=executed,
@@ -81,7 +81,7 @@ def told(
     )
     status = 0
     for one in done:
-        summary.add(made, one, summary.now())
+        summary.add(made, one, timed=True)
         status = one.exit_status
     if ended:
         summary.end(made, status)

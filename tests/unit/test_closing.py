@@ -197,7 +197,7 @@ def test_a_stepped_phase_tells_when_its_cells_ran(tmp_path: Path) -> None:
     nbformat.write(made, path)
     first, last = closing.close(folder)["phases"]
     assert (first["started"], first["took_s"]) == (None, None)
-    assert (last["started"], last["took_s"]) == ("2026-11-23T05:30:00Z", float(cells_of(phases.PHASES[3]) - 1))
+    assert (last["started"], last["took_s"]) == ("2026-11-23T05:30:00.250Z", float(cells_of(phases.PHASES[3]) - 1))
 
 
 def test_the_index_of_a_stepped_record_is_kept_without_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

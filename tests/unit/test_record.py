@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import nbformat
@@ -53,6 +54,15 @@ def test_a_notebook_that_ran(tmp_path: Path) -> None:
     (table,) = executed.tables
     assert (table.caption, list(table["node"]), list(table["ok"])) == ("T", ["node1", "node2"], [False, True])
     assert isinstance(table, show.Table)
+
+
+def test_when_a_notebook_began(tmp_path: Path) -> None:
+    """Its first cell's time, whichever of papermill's forms it has; what is none is passed over."""
+    cells = [cell(1), cell(2), cell(3)]
+    for one, at in zip(cells, ("soon", "2026-11-23T05:30:02.5", "2026-11-23T05:30:01.25+00:00"), strict=True):
+        one.metadata["papermill"]["start_time"] = at
+    assert record.read(saved(tmp_path, *cells)).began == datetime(2026, 11, 23, 5, 30, 1, 250_000, UTC)
+    assert record.read(saved(tmp_path, cell(1))).began is None
 
 
 def test_a_notebook_that_failed(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import past_run
@@ -104,17 +105,32 @@ def test_a_failed_run_fits() -> None:
 def test_a_phase_stepped_through_has_no_times() -> None:
     """Nobody noted when a phase by hand began: its times are null, and that fits."""
     read = past_run.told("stepped", ended=False)
-    summary.add(read, past_run.phase_run(0), None)
+    summary.add(read, past_run.phase_run(0), timed=False)
     summary.end(read, 0)
     VALIDATOR.validate(read)
     assert [read["phases"][0][name] for name in ("started", "ended", "took_s")] == [None, None, None]
 
 
+def test_a_phase_begins_with_its_first_cell() -> None:
+    """Its first cells may have run while the notebook before was saved; its time has milliseconds, as a journal."""
+    read, done = past_run.told(ended=False), past_run.phase_run(0)
+    done.executed.began = datetime.now(UTC) - timedelta(seconds=2)
+    summary.add(read, done, timed=True)
+    told = read["phases"][0]
+    begun, ended = (datetime.fromisoformat(told[name]) for name in ("started", "ended"))
+    assert abs(begun - done.executed.began) <= timedelta(milliseconds=1)
+    assert told["took_s"] == pytest.approx((ended - begun).total_seconds(), abs=0.01)
+    done.executed.began = None
+    summary.add(read, done, timed=True)
+    assert told["took_s"] == pytest.approx(done.took_s, abs=0.01)
+
+
 def test_an_older_summary_fits() -> None:
-    """A record from before the mesh's losses were kept is still one."""
+    """A record from before the mesh's losses and a phase's milliseconds were kept is still one."""
     read = passed()
     for name in LATER:
         assert read["tables"].pop(name) is None
+    read["phases"][0] |= {"started": "2026-11-23T02:13:14Z", "ended": "2026-11-23T02:13:15Z"}
     VALIDATOR.validate(read)
 
 

@@ -42,6 +42,14 @@ def test_phases_follow_each_other() -> None:
     assert found == [(0, "", "", 0, 3.4), (1, "", "", 3.4, 5.4), (2, "", "", 9, 10.0)]
 
 
+def test_a_phase_begins_when_it_was_noted_to_the_millisecond() -> None:
+    """Its steps lie in it, also where a run takes but seconds."""
+    phases = [phase(0, 0, 0.2), phase(1, 0, 1.1)]
+    phases[0]["started"], phases[1]["started"] = "2026-11-23T03:00:00.700Z", "2026-11-23T03:00:00.890Z"
+    found = told([step(0.895, "n", "apply", "started"), step(1.9, "n", "apply")], phases)
+    assert found == [(0, "", "", 0, 0.19), (1, "", "", 0.19, 1.29), (1, "n", "apply", 0.195, 1.2)]
+
+
 def test_no_phase_reaches_into_the_next() -> None:
     """Where the noted beginnings contradict a length, the beginnings hold."""
     assert told([], [phase(0, 0, 30.0), phase(1, 3, 1.0)]) == [(0, "", "", 0, 3.999), (1, "", "", 3.999, 4.999)]
