@@ -99,7 +99,8 @@ _STATE = """() => {
     return `${context?.path}: ${ready}, kernel ${kernel?.status} and ${kernel?.connectionStatus}`;
   });
   const dialogs = [...document.querySelectorAll('.jp-Dialog')].map((dialog) => dialog.innerText);
-  return [`in front: ${shell?.currentWidget?.context?.path}`, ...opened, ...dialogs].join('\\n');
+  const seen = `page ${document.visibilityState}, focus ${document.hasFocus()} on ${document.activeElement?.className}`;
+  return [`in front: ${shell?.currentWidget?.context?.path}`, seen, ...opened, ...dialogs].join('\\n');
 }"""
 _NO_KERNEL = f"(path) => {{ {_PANEL} return !panel.sessionContext.session?.kernel; }}"
 _WATCH_RESTART = f"""(path) => {{
@@ -190,21 +191,10 @@ class Book:
         self.lab = lab
         self.page = lab.page
         self.path = path
-        self._opened(_READY if kernel else _SHOWN)
+        lab.arrive(_READY if kernel else _SHOWN, path, f"/lab/workspaces/runbook/tree/{path}")
 
-    def _opened(self, holds: str) -> None:
-        """Wait until it is in front and ready; where JupyterLab loses its way to that, go there as a person would."""
-        try:
-            self._wait(holds, within_ms=_PAGE_MS / 3)
-        except TimeoutError:
-            _log.warning("%s was not ready:\n%s", self.path, self.page.evaluate(_STATE))
-            self.page.goto(f"{self.lab.server.url}/lab/workspaces/runbook/tree/{self.path}")
-            self._wait(holds)
-
-    def _wait(self, holds: str, argument: object = None, within_ms: float = _PAGE_MS) -> Any:  # noqa: ANN401 - JSON
-        argument = self.path if argument is None else argument
-        found = self.page.wait_for_function(holds, arg=argument, timeout=within_ms, polling=_LOOK_MS)
-        return found.json_value()
+    def _wait(self, holds: str, argument: object = None) -> Any:  # noqa: ANN401 - JSON
+        return self.lab.until(holds, self.path if argument is None else argument)
 
     @property
     def panel(self) -> Locator:
@@ -262,7 +252,7 @@ class Book:
         self.page.evaluate(_WATCH_RESTART, self.path)
         self.lab.menu("Kernel", "Restart Kernel…")
         self.lab.confirm("Confirm Kernel Restart")
-        self.page.wait_for_function("window.kernelIsBack", timeout=_PAGE_MS, polling=_LOOK_MS)
+        self.lab.until("window.kernelIsBack")
 
     def interrupt(self) -> None:
         """Interrupt the kernel, as the stop button does."""
@@ -292,7 +282,7 @@ class Book:
         """Save; returns what is on disk then."""
         self.page.evaluate(_WATCH_SAVE, self.path)
         self.page.keyboard.press("Control+s")
-        state = self.page.wait_for_function("window.savedAs", timeout=_PAGE_MS, polling=_LOOK_MS).json_value()
+        state = self.lab.until("window.savedAs")
         assert state != "failed", f"JupyterLab could not save {self.path}"
         return nbformat.read(self.lab.server.record / self.path, as_version=4)  # type: ignore[no-any-return]
 
@@ -335,8 +325,20 @@ class Lab:
 
     def front(self) -> str:
         """The path of the notebook in front, once there is one."""
-        look = "() => window.jupyterapp?.shell?.currentWidget?.context?.path"
-        return str(self.page.wait_for_function(look, timeout=_PAGE_MS).json_value())
+        return str(self.arrive("() => window.jupyterapp?.shell?.currentWidget?.context?.path", None, "/"))
+
+    def until(self, holds: str, argument: object = None, within_ms: float = _PAGE_MS) -> Any:  # noqa: ANN401 - JSON
+        """Wait until a function of the page gives something, and give it."""
+        return self.page.wait_for_function(holds, arg=argument, timeout=within_ms, polling=_LOOK_MS).json_value()
+
+    def arrive(self, holds: str, argument: object, address: str) -> Any:  # noqa: ANN401 - JSON
+        """The same, where JupyterLab opens a notebook: where it loses its way to that, go there as a person would."""
+        try:
+            return self.until(holds, argument, _PAGE_MS / 3)
+        except TimeoutError:
+            _log.warning("%s was not ready:\n%s", address, self.page.evaluate(_STATE))
+            self.page.goto(self.server.url + address)
+            return self.until(holds, argument)
 
     def book(self, path: str) -> Book:
         """Bring a notebook to the front that is open already."""
@@ -356,7 +358,7 @@ class Lab:
     def theme(self, name: str) -> None:
         """Change to a theme, `LIGHT` or `DARK`."""
         self.page.evaluate("(theme) => jupyterapp.commands.execute('apputils:change-theme', {theme})", name)
-        self.page.wait_for_function("(theme) => document.body.dataset.jpThemeName === theme", arg=name)
+        self.until("(theme) => document.body.dataset.jpThemeName === theme", name)
 
     def reload(self, path: str, *, kernel: bool = True) -> Book:
         """Load the page again, as F5 does."""

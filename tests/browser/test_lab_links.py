@@ -89,7 +89,7 @@ def test_an_error_opens_the_section_that_tells_its_remedy(lab: Lab, params: Path
     assert "see docs/troubleshooting.md#params-error" in output.inner_text()
     (link,) = output.locator("a", has_text=re.compile("^What to do")).all()
     link.click()
-    assert lab.page.wait_for_function(_TOP, timeout=60_000).json_value() == "params error"
+    assert lab.until(_TOP) == "params error"
     lab.page.get_by_role("tab", name=errors.PAGE).wait_for()
 
 
