@@ -89,13 +89,12 @@ def test_a_server_that_opens_one_at_a_time_is_enough(
     assert refused.is_set()
 
 
-def test_no_more_than_eight_are_opened_ahead_at_a_time(
-    asked: list[int], monkeypatch: pytest.MonkeyPatch, connection: SshConnection
+@pytest.mark.parametrize(("name", "value"), [("_opening", threading.Semaphore(0)), ("_MANY_THREADS", 0)])
+def test_where_many_are_at_work_a_script_opens_its_own(
+    asked: list[int], monkeypatch: pytest.MonkeyPatch, connection: SshConnection, name: str, value: object
 ) -> None:
-    """Where all turns are taken, as with hundreds of nodes, a script opens its own."""
-    none = threading.BoundedSemaphore(1)
-    none.acquire()
-    monkeypatch.setattr(sessions, "_opening", none)
+    """All turns to open one ahead are taken, or there are hundreds of connections: none is opened ahead."""
+    monkeypatch.setattr(sessions, name, value)
     for _ in range(2):
         assert connection.run("echo in", what="echo").text == "in\n"
     assert len(asked) == 2
