@@ -116,7 +116,7 @@ def _phases(noted: Sequence[Step], phases: Sequence[Mapping[str, Any]]) -> list[
         begun = _seconds(phase.get("started"))
         before = found[-1].end_s if found else 0.0
         if begun is not None:
-            start = min(max(before, begun), begun + (0 if "." in phase["started"] else _WHOLE_SECONDS))
+            start = min(max(before, begun), begun + (0 if "." in str(phase["started"]) else _WHOLE_SECONDS))
             if before > start:
                 found[-1] = dataclasses.replace(found[-1], end_s=start)
             found.append(Span(phase["number"], "", "", start, start + float(phase.get("took_s") or 0), failed))
