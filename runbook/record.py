@@ -104,10 +104,10 @@ def read(path: Path) -> Executed:
 
 
 def _began(cells: list[Any]) -> datetime | None:
-    times = []
+    times: list[datetime] = []
     for cell in cells:
         with contextlib.suppress(ValueError):  # a notebook may come from anyone
-            times.append(execution.time(cell.metadata.get("papermill", {}).get("start_time")))
+            times += execution.times(cell.get("metadata"))
     return min(times, default=None)
 
 

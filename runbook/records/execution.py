@@ -111,17 +111,22 @@ def _cell(place: int, cell: dict[str, Any]) -> Cell:
     told = _dict(metadata.get("papermill"))
     outputs = cell.get("outputs")
     errors = [one for one in outputs if _dict(one).get("output_type") == "error"] if isinstance(outputs, list) else []
-    lab = _dict(metadata.get("execution"))
-    pair = [told.get("start_time"), told.get("end_time")]
-    if pair == [None, None]:
-        pair = [lab.get("iopub.execute_input"), lab.get("shell.execute_reply")]
     return Cell(
         place=place,
         count=count,
         failed=bool(errors) or told.get("status") == "failed" or told.get("exception") is True,
         status=str(told.get("status") or ""),
-        times=tuple(time(one) for one in pair if one is not None),
+        times=times(metadata),
     )
+
+
+def times(metadata: object) -> tuple[datetime, ...]:
+    """A cell's start and end, as papermill or else JupyterLab noted them there; ValueError where one is no time."""
+    told, lab = (_dict(_dict(metadata).get(name)) for name in ("papermill", "execution"))
+    pair = [told.get("start_time"), told.get("end_time")]
+    if pair == [None, None]:
+        pair = [lab.get("iopub.execute_input"), lab.get("shell.execute_reply")]
+    return tuple(time(one) for one in pair if one is not None)
 
 
 def time(told: object) -> datetime:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import ast
 import json
 import os
-import select
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
-import time
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.utils import run_sync
+from waiting import until
 
 from runbook import fleet
 from runbook.jupyter import fork_server, forked, kernels
 from runbook.jupyter.kernels import IpcKernelManager, Kernels
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from runbook.jupyter.kernels import Client
 
@@ -43,14 +42,6 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
     yield request.param
     if request.param == "started":
         forked.end()
-
-
-def until(holds: Callable[[], object]) -> None:
-    """Look again until it holds."""
-    deadline = time.monotonic() + _SOON_S
-    while not holds():
-        assert time.monotonic() < deadline
-        select.select([], [], [], 0.01)
 
 
 def gone(pid: int) -> bool:

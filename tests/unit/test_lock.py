@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from local_node import LocalConnection, cluster_of, fleet_of
+from waiting import until
 
 from runbook import errors, lock, lock_script
 from runbook.fleet import Fleet
@@ -75,13 +76,6 @@ def nodes(tmp_path: Path) -> Nodes:
     made = Nodes(tmp_path)
     made.fleet()  # makes the folders
     return made
-
-
-def until(holds: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 20
-    while not holds():
-        assert time.monotonic() < deadline
-        threading.Event().wait(0.01)
 
 
 def gone_pid() -> int:

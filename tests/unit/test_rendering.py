@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import errno
 import os
-import select
 import signal
 import sys
-import time
 from typing import TYPE_CHECKING
 
 import nbformat
 import pytest
 from past_run import told
+from waiting import until
 
 from runbook.jupyter import forked
 from runbook.pages import rendering
 from runbook.records import redact
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 v4 = nbformat.v4
@@ -95,14 +94,6 @@ def test_a_run_forks_that_process(notebooks: list[Path]) -> None:
         beside.index(notebooks[0].parent, told(), [])
     until(lambda: process.poll() is not None)
     assert process.returncode == 0
-
-
-def until(holds: Callable[[], object]) -> None:
-    """Look again until it holds."""
-    deadline = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < deadline
-        select.select([], [], [], 0.01)
 
 
 @pytest.mark.usefixtures("fork_server")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-import time
 from typing import TYPE_CHECKING
 
 import paramiko
 import pytest
 from ssh_server import NODE, StandInSshd
+from waiting import until
 
 from runbook.ssh import SshConnection
 from runbook.transport import sessions
@@ -39,20 +39,13 @@ def connection(server: StandInSshd) -> Iterator[SshConnection]:
     one.close()
 
 
-def _until(asked: list[int], count: int) -> None:
-    deadline = time.monotonic() + 10
-    while len(asked) < count:
-        assert time.monotonic() < deadline, asked
-        time.sleep(0.01)
-
-
 def test_a_channel_waits_for_each_script(asked: list[int], connection: SshConnection) -> None:
     """One is opened at the login and one beside each script, so that the next need not ask for it; none besides."""
     connection.open()
     for number in range(1, 4):
-        _until(asked, number)
+        until(lambda number=number: len(asked) >= number)
         assert connection.run("echo in", what="echo").text == "in\n"
-    _until(asked, 4)
+    until(lambda: len(asked) >= 4)
     assert len(asked) == 4
 
 
@@ -61,13 +54,11 @@ def test_one_that_the_server_closed_is_not_used(
 ) -> None:
     """As sshd does with one that waits for longer than its ChannelTimeout."""
     connection.open()
-    _until(asked, 1)
+    until(lambda: asked)
     waiting = server.transports[0].accept(10)
     assert waiting is not None
     waiting.close()
-    deadline = time.monotonic() + 10
-    while len(server.transports[0]._channels) and time.monotonic() < deadline:
-        time.sleep(0.01)
+    until(lambda: not len(server.transports[0]._channels))
     assert connection.run("echo in", what="echo").text == "in\n"
 
 
