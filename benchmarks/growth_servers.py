@@ -28,16 +28,35 @@ def answer(script: bytes) -> bytes:
     return b"".join(marks)
 
 
+_ASKED_SHELL = re.compile(rb"printf '\\036([0-9a-f]{16})\\n' >&2\n\Z")
+
+
 async def main(folder: Path, port: int, latency_ms: float, first: int, last: int) -> None:
     """Listen until standard input ends."""
 
     async def serve(process: asyncssh.SSHServerProcess[bytes]) -> None:
+        if process.command == "exec sh":
+            await wait(process)
+            return
         length = re.search(r"head -c (\d+)", process.command or "")
         script = await process.stdin.readexactly(int(length[1])) if length else await process.stdin.read()
         await asyncio.sleep(latency_ms / 1000)
         while await process.stdin.read(1 << 16):
             pass
         process.stdout.write(_MARK + answer(script))
+        process.exit(0)
+
+    async def wait(process: asyncssh.SSHServerProcess[bytes]) -> None:
+        """As a shell that is asked by runbook/transport/shell.py."""
+        script = b""
+        while line := await process.stdin.readline():
+            script += line
+            if asked := _ASKED_SHELL.search(line):
+                await asyncio.sleep(latency_ms / 1000)
+                begin, end = b"\x1e%b 1\n" % asked[1], b"\x1e%b 0\n" % asked[1]
+                process.stdout.write(begin + answer(script) + end)
+                process.stderr.write(b"\x1e%b\n" % asked[1])
+                script = b""
         process.exit(0)
 
     options = {

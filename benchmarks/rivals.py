@@ -82,13 +82,15 @@ ALL = (
 
 def setup() -> None:
     """Make the rivals' environment from its lock, unless it is there and whole."""
-    stamp = VENV / ".from"
+    stamp = VENV / ".compiled-from"
     wanted = LOCK.read_text(encoding="utf-8")
     if stamp.is_file() and stamp.read_text(encoding="utf-8") == wanted:
         return
     uv = str(OWN_BIN / "uv")
     subprocess.run([uv, "venv", "-q", "--clear", "--python", sys.executable, str(VENV)], check=True)
-    sync = [uv, "pip", "sync", "-q", "--python", str(VENV / "bin/python"), "--require-hashes", str(LOCK)]
+    # Compiled, as the runbook's is: where PYTHONDONTWRITEBYTECODE is set a rival would compile its modules in its time.
+    sync = [uv, "pip", "sync", "-q", "--compile-bytecode", "--python", str(VENV / "bin/python")]
+    sync += ["--require-hashes", str(LOCK)]
     subprocess.run(sync, check=True)
     stamp.write_text(wanted, encoding="utf-8")
 

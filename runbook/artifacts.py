@@ -6,21 +6,23 @@ a place that can't be reached doesn't.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from platformdirs import user_cache_path
 
 from runbook.downloads import artifact_cache, artifact_sources, gobuild, zstd_packed
 from runbook.downloads.artifact_cache import Binary, NotInCache
 from runbook.downloads.download import FetchFailed, local_path, shown
-from runbook.downloads.releases import Release, arch, names
+from runbook.downloads.releases import Product, Release, arch, names
 from runbook.errors import ArtifactError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-__all__ = ["Binary", "arch", "default_cache", "fetch", "names"]
+    from runbook.downloads.releases import Arch
+
+__all__ = ["Binary", "Product", "arch", "default_cache", "fetch", "names"]
 
 
 def _silent(_line: str) -> None:
@@ -33,9 +35,9 @@ def default_cache() -> Path:
 
 
 def fetch(
-    product: Literal["etcd", "flannel"],
+    product: Product,
     version: str,
-    arch: Literal["amd64", "arm64"],
+    arch: Arch,
     *,
     cache: Path | None = None,
     mirrors: Sequence[str] = (),

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import posixpath
-import time
-from dataclasses import replace
-from shlex import quote
 from typing import TYPE_CHECKING
 
-from runbook import errors, etcdctl, node_certs, pki, plan, services, show, versions
+from runbook import binaries, etcd_quorum, node_certs, pki, plan, services, show, versions
 from runbook import units as unit_files_of
 from runbook.etcd_data import UNIT, MemberData
 from runbook.etcd_state import alarms, endpoints, members
 from runbook.latency import watch
 from runbook.plans.selection import Quorum
-from runbook.plans.starting import Ahead, Manner
-from runbook.resources import Change, Directory, File, Resource, User
+from runbook.plans.starting import Manner
+from runbook.resources import Directory, File, Resource, User
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from runbook.fleet import Fleet
     from runbook.params import Cluster, Node
 
@@ -30,7 +25,6 @@ def __dir__() -> list[str]:
     return __all__  # what Tab shows in a notebook
 
 
-_HEALTH_TIMEOUT_S = 60
 #: A name that all members' certificates are for.
 _MEMBERS_NAME = "localhost"
 
@@ -83,7 +77,7 @@ def cert_files(fleet: Fleet) -> show.Table:
 def flags(cluster: Cluster, node: Node) -> dict[str, str]:
     """Etcd's command line for a node, in the form that this version takes (etcd's "Configuration options")."""
     etcd, certs_at = cluster.etcd, cluster.etcd.cert_dir
-    peer, client = _peer_url(node), f"https://{node.host}:2379"
+    peer, client = etcd_quorum.peer_url(node), f"https://{node.host}:2379"
     wanted = {
         "name": node.name,
         "data-dir": etcd.data_dir,
@@ -102,7 +96,7 @@ def flags(cluster: Cluster, node: Node) -> dict[str, str]:
         "listen-client-urls": f"{client},https://127.0.0.1:2379",
         "advertise-client-urls": client,
         "initial-cluster-token": etcd.initial_cluster_token,
-        "initial-cluster": ",".join(f"{one.name}={_peer_url(one)}" for one in cluster.etcd_nodes),
+        "initial-cluster": ",".join(f"{one.name}={etcd_quorum.peer_url(one)}" for one in cluster.etcd_nodes),
         "initial-cluster-state": "new",
         "auto-compaction-mode": "periodic",
         "auto-compaction-retention": "1",
@@ -182,17 +176,23 @@ def unit_files(fleet: Fleet) -> show.Table:
 def start(fleet: Fleet) -> plan.Plan:
     """Plan phase 04: start all members at once where they don't run; restart one at a time those that run old files.
 
+    While they elect their leader nothing else is to do: flannel's binaries, flanneld and mk-docker-opts.sh, go to
+    `bin_dir` of the flannel nodes then, mode 0755, as `binaries.install` has it of etcd's.
+
     Of several that start the one that the others ask first begins, some 0.1 s ahead. Old files: the unit, the binary or
     a certificate is newer than the process. Each restarted member is healthy before the next; a restart that would
     leave no quorum is refused.
 
     Returns:
-        The plan: one row a member that is started or restarted, with the files. Nothing is changed by making it.
+        The plan: one row a member that is started or restarted, with the files, and one a flannel node and file.
+        Nothing is changed by making it.
 
     Raises:
+        ArtifactError: no source has flannel's binaries, or a checksum is wrong.
         NodeError: a node can't be reached.
 
-    Next: `await plan.apply()`, then look at `etcd.states(fleet)` and `etcd.endpoints(fleet)`.
+    Next: `await plan.apply()`, then look at `etcd.states(fleet)`, `binaries.versions(fleet, "flannel")` and
+    `etcd.endpoints(fleet)`.
     """
     etcd = fleet.cluster.etcd
     certs_at = etcd.cert_dir
@@ -205,10 +205,11 @@ def start(fleet: Fleet) -> plan.Plan:
         ),
     )
     return services.start_plan(
-        "etcd start", fleet, fleet.cluster.etcd_nodes, service, may_stop=_may_stop, healthy=_wait_healthy,
+        "etcd start", fleet, fleet.cluster.etcd_nodes, service,
+        may_stop=etcd_quorum.may_stop, healthy=etcd_quorum.wait_healthy,
         quorum=Quorum(tuple(node.name for node in fleet.cluster.etcd_nodes)),
-        guard=lambda node: MemberData(fleet.cluster, node), judged=_with_a_quorum,
-        manner=Manner(_first_member(fleet.cluster)),
+        guard=lambda node: MemberData(fleet.cluster, node), judged=etcd_quorum.with_a_quorum,
+        manner=Manner(etcd_quorum.first_member(fleet.cluster)), meanwhile=(binaries.part(fleet, "flannel"),),
     )  # fmt: skip
 
 
@@ -222,77 +223,3 @@ def states(fleet: Fleet) -> show.Table:
     Next: where a row is not ok, mend what its journal says, then `etcd.start(fleet)`; else `etcd.endpoints(fleet)`.
     """
     return services.states(fleet, fleet.cluster.etcd_nodes, UNIT)
-
-
-def _peer_url(node: Node) -> str:
-    return f"https://{node.host}:2380"
-
-
-def _first_member(cluster: Cluster) -> Ahead:
-    """Who begins a common start, and when the others may follow: what etcd does else costs a second or two.
-
-    Before a member without data makes its WAL it asks the others whether they know the cluster already: in the order of
-    their peer URLs, up to the first that answers, and for a second each (server/etcdserver/cluster_util.go,
-    isMemberBootstrapped, getRemotePeerURLs; the same in 3.5 and 3.6). Members that begin together listen, and don't
-    answer yet. So the one that all ask first begins: nobody listens, so it is refused at once, and it answers the
-    others when they ask. One with data asks nobody.
-    """
-    return Ahead(rank=_peer_url, begun=f'set -- {quote(cluster.etcd.wal_dir)}/*.wal; [ -e "$1" ]')
-
-
-def _with_a_quorum(fleet: Fleet, changes: Sequence[Change]) -> list[Change]:
-    """Refuse the restarts of a plan where the members that answer, or are started before, are no majority without one.
-
-    It is looked at again before each of them (`_may_stop`): this is for the plan to be refused as a whole.
-    """
-    count, restarted = len(fleet.cluster.etcd_nodes), [one for one in changes if one.action == "restart"]
-    if not restarted or count == 1:
-        return list(changes)
-    healthy = {str(row["node"]) for row in show.rows(endpoints(fleet)) if row["ok"]}
-    up = healthy | {change.node for change in changes if change.action == "start"}
-
-    def refusal(change: Change) -> str:
-        others, need = len(up - {change.node}), count // 2 + 1
-        if change not in restarted or others >= need:
-            return change.refusal
-        return (
-            f"while it restarts, {others} of {count} members would be up, and a quorum needs {need}: bring the others"
-            " up first (phase 05 shows them). Where the quorum is lost already, stop etcd on all members: then they are"
-            " started at once"
-        )
-
-    return [replace(change, refusal=refusal(change)) for change in changes]
-
-
-def _may_stop(fleet: Fleet, node: Node) -> None:
-    """Refuse to stop a member when the others would be no majority without it."""
-    table = endpoints(fleet)
-    others = sum(row["ok"] for row in show.rows(table) if row["node"] != node.name)
-    need = len(fleet.cluster.etcd_nodes) // 2 + 1
-    if len(fleet.cluster.etcd_nodes) > 1 and others < need:
-        raise errors.PlanRefused(
-            f"restarting it would leave {others} healthy members, a quorum needs {need}",
-            node=node.name,
-            subject=UNIT,
-            remedy="bring the other members up first (phase 05 shows them), then run again",
-        )
-
-
-def _wait_healthy(fleet: Fleet, node: Node) -> None:
-    """Wait until a member that was restarted answers reads through the quorum, and the whole cluster knows it."""
-    health = etcdctl.command(fleet.cluster, "endpoint", "health")
-    deadline = time.monotonic() + _HEALTH_TIMEOUT_S
-    while True:
-        done = fleet.run(health, what="etcdctl endpoint health", nodes=[node])[node.name]
-        if done.value is not None and done.value.status == 0:
-            fleet.journal.note(node.name, "healthy")
-            return
-        if time.monotonic() > deadline:
-            said = done.value.stderr.decode("utf-8", "replace")[-300:] if done.value else str(done.error)
-            raise errors.CommandFailed(
-                f"not every endpoint is healthy {_HEALTH_TIMEOUT_S} s after its restart: {said}",
-                node=node.name,
-                subject=UNIT,
-                remedy=f"`journalctl -u {UNIT}` on the node; the other members were left as they are",
-            )
-        time.sleep(0.2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import resource
 import time
 import weakref
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from runbook import errors, params, show
 from runbook.journal import Journal
-from runbook.ssh import Completed, Connection, SshConnection
+from runbook.ssh import Connection, SshConnection
 from runbook.transport import brokered
 from runbook.transport.brokered import BrokeredConnection
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from runbook.params import Cluster, Node
+    from runbook.transport.completed import Completed
 
 T = TypeVar("T")
 #: No thread a node beyond this: paramiko has one of its own for each connection already.
@@ -154,6 +156,12 @@ class Fleet:
 
     def _text(self, table: show.Table) -> str:
         return "\n".join([show.table_text(table), *(f"warning: {text}" for text in self.cluster.warnings)])
+
+    def noting(self, part: str) -> Fleet:
+        """The same connections, for what is noted in the journal as a part of something."""
+        fleet = copy.copy(self)
+        fleet.journal = self.journal.of(part)
+        return fleet
 
     def close(self) -> None:
         """Close every connection."""

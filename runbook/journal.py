@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import os
 import threading
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,7 @@ class Step:
         state: started, done or failed.
         detail: Why it failed, or what came out; never a secret.
         sent_bytes: How many bytes went to the node for it, packed; None where the step sends none.
+        part: What it is a part of, where a plan makes something beside what it is for; else "".
     """
 
     at: float
@@ -39,12 +41,15 @@ class Step:
     state: str
     detail: str = ""
     sent_bytes: int | None = None
+    part: str = ""
 
     def as_json(self) -> str:
-        """The step as a JSON object on one line; without `sent_bytes` where there is none."""
+        """The step as a JSON object on one line; without `sent_bytes` and `part` where there is none."""
         told = asdict(self)
         if self.sent_bytes is None:
             del told["sent_bytes"]
+        if not self.part:
+            del told["part"]
         return json.dumps(told)
 
 
@@ -58,6 +63,7 @@ class Pulse:
         total_bytes: How many there are to send.
         limit_s: How long the step that begins now may take, in seconds.
         line: The newest line of the journal of the unit that starts.
+        part: As a Step's.
     """
 
     node: str
@@ -65,6 +71,7 @@ class Pulse:
     total_bytes: int | None = None
     limit_s: float | None = None
     line: str = ""
+    part: str = ""
 
 
 class Journal:
@@ -72,13 +79,24 @@ class Journal:
 
     Where the environment names a file in RUNBOOK_JOURNAL each step is also appended there, a JSON object a line:
     what was applied stays known even if the notebook is lost.
+
+    Attributes:
+        steps: What was noted so far.
+        part: What its steps are a part of; else "".
     """
 
     def __init__(self, path: str | None = None) -> None:
+        self.part = ""
         self.steps: list[Step] = []
         self._listeners: list[Callable[[Step | Pulse], None]] = []
         self._lock = threading.Lock()
         self._path = path if path is not None else os.environ.get("RUNBOOK_JOURNAL", "")
+
+    def of(self, part: str) -> Journal:
+        """This journal, for what is noted and told as a part of something."""
+        journal = copy.copy(self)  # the steps, those who listen and the lock are the same ones
+        journal.part = part
+        return journal
 
     def note(
         self, node: str, step: str, state: str = "done", detail: str = "", *, sent_bytes: int | None = None
@@ -88,12 +106,12 @@ class Journal:
         Raises:
             RunbookError: the file can't be written.
         """
-        noted = Step(time.time(), node, step, state, detail, sent_bytes)
+        noted = Step(time.time(), node, step, state, detail, sent_bytes, self.part)
         with self._lock:
             self.steps.append(noted)
             if self._path:
                 self._keep(noted)
-        self.tell(noted)
+        self._tell(noted)
 
     def _keep(self, noted: Step) -> None:
         try:
@@ -106,8 +124,11 @@ class Journal:
                 remedy="make room on this machine, then run again: what is done is not done twice",
             ) from error
 
-    def tell(self, told: Step | Pulse) -> None:
+    def tell(self, told: Pulse) -> None:
         """Tell those who listen, and keep nothing; safe to call from any thread."""
+        self._tell(replace(told, part=self.part) if self.part else told)
+
+    def _tell(self, told: Step | Pulse) -> None:
         for listener in tuple(self._listeners):
             listener(told)
 

@@ -22,7 +22,7 @@ from runbook import errors
 from runbook.fleet import Fleet
 from runbook.journal import Journal
 from runbook.lock_script import FOLDER, Found, answer, look, release, take
-from runbook.ssh import SshConnection
+from runbook.ssh import Connection, SshConnection
 from runbook.transport import brokered
 from runbook.transport.brokered import BrokeredConnection
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from runbook.fleet import Outcome
     from runbook.params import Node
-    from runbook.ssh import Completed, Connection
+    from runbook.transport.completed import Completed
 
 _LIFETIME_S = 120.0
 _RENEWALS_A_LIFETIME = 4

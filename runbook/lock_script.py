@@ -19,7 +19,7 @@ from runbook.plain_text import clean, printable
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from runbook.ssh import Completed
+    from runbook.transport.completed import Completed
 
 #: In a tmpfs: a lock does not outlive the node's boot.
 FOLDER = "/run/runbook"

@@ -58,6 +58,14 @@ def _preflight(fleet: Fleet) -> list[show.Table]:
     return [facts, runbook.preflight.checks(facts, fleet)]
 
 
+def _binaries(fleet: Fleet) -> list[show.Table]:
+    return [runbook.binaries.versions(fleet, "etcd")]
+
+
+def _etcd_start(fleet: Fleet) -> list[show.Table]:
+    return [runbook.etcd.states(fleet), runbook.binaries.versions(fleet, "flannel")]
+
+
 def _flannel(fleet: Fleet) -> list[show.Table]:
     flannel = runbook.flannel
     leases = flannel.leases(fleet)
@@ -70,10 +78,10 @@ def _mesh(fleet: Fleet) -> list[show.Table]:
 
 PHASES = (
     Phase(0, "preflight", "preflight", _preflight),
-    Phase(1, "binaries", "binaries", _tables("binaries:versions"), _of("binaries:install")),
+    Phase(1, "binaries", "binaries", _binaries, _of("binaries:install")),
     Phase(2, "etcd_certs", "etcd certificates", _tables("etcd:cert_files"), _of("etcd:certs")),
     Phase(3, "etcd_units", "etcd units", _tables("etcd:unit_files"), _of("etcd:units")),
-    Phase(4, "etcd_start", "etcd start", _tables("etcd:states"), _of("etcd:start")),
+    Phase(4, "etcd_start", "etcd start", _etcd_start, _of("etcd:start")),
     Phase(5, "etcd_verify", "etcd verify", _tables("etcd:endpoints", "etcd:members", "etcd:alarms")),
     Phase(6, "flannel_certs", "flannel certificates", _tables("flannel:cert_files"), _of("flannel:certs")),
     Phase(

@@ -118,7 +118,7 @@ def run(
     runs: list[PhaseRun] = []
     with (
         recording(folder, told, redactor, options.sign_key) as pages,
-        broker.serving(cluster),
+        broker.serving(cluster) as connections,
         _token(options) as token,
         _executor(folder, len(chosen), parameters, redactor) as execute,
         _locked(cluster, folder, options, token),
@@ -133,6 +133,7 @@ def run(
             report(runs[-1])
             if not runs[-1].ok:
                 break
+        Journal(str(record.journal_path(folder))).note("", "used SSH", detail=connections.told())
         summary.end(told, runs[-1].exit_status)
     return runs
 
@@ -254,7 +255,7 @@ def _executor(
         def execute(phase: Phase, following: Phase | None) -> PhaseRun:
             after = phases.notebooks_dir() / following.notebook if following else None
             told = {"parameters": parameters, "kernels": made, "saves": saves}
-            told["following"] = lambda: engine.first_cells(after, parameters) if after else ()
+            told["following"] = lambda: engine.first_cells(after, parameters) if after else engine.FirstCells()
             return _execute(phase, folder, redactor, saves, told)
 
         yield execute

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -60,7 +61,7 @@ class Executed:
         never_ran: How many of them have no execution count.
         kept: The tables among the outputs, in order, as they are kept (show.kept).
         plan: The plan's title, id and changes (Plan.as_dict); None where there was no plan.
-        began: When its first cell began; None where none did.
+        began: When its first cell after the parameters began; None where none did.
     """
 
     ok: bool
@@ -104,8 +105,9 @@ def read(path: Path) -> Executed:
 
 
 def _began(cells: list[Any]) -> datetime | None:
+    """When the first cell after the parameters began; those may be set while the phase before still works."""
     times: list[datetime] = []
-    for cell in cells:
+    for cell in itertools.dropwhile(lambda cell: execution.sets_parameters(cell.metadata), cells):
         with contextlib.suppress(ValueError):  # a notebook may come from anyone
             times += execution.times(cell.get("metadata"))
     return min(times, default=None)

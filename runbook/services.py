@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from shlex import quote
 from typing import TYPE_CHECKING
 
 from runbook import errors, plan, show
-from runbook.plans import reading, starting
+from runbook.plans import beside, reading, starting
 from runbook.plans.apply import Result, not_done
 from runbook.plans.rollout import Stop
 from runbook.plans.starting import PLAIN, Manner
@@ -145,18 +145,19 @@ def _restart(fleet: Fleet, change: Change, may_stop: MayStop, healthy: Healthy, 
 def start_plan(
     title: str, fleet: Fleet, nodes: Iterable[Node], service: Service, *, may_stop: MayStop, healthy: Healthy,
     quorum: Quorum | None = None, guard: Callable[[Node], Guard] | None = None, judged: Judged | None = None,
-    manner: Manner = PLAIN,
+    manner: Manner = PLAIN, meanwhile: Sequence[beside.Part] = (),
 ) -> plan.Plan:  # fmt: skip
     """A plan that starts or restarts a unit on these nodes; `quorum` where they vote.
 
-    `guard` gives what says whether a node may be changed; `judged` refuses what must not be made.
+    `guard` gives what says whether a node may be changed; `judged` refuses what must not be made; what is to be done
+    `meanwhile` is in the same plan.
     """
     chosen = list(nodes)
+    wanted = {node.name: [service] for node in chosen}
+    guards = {node.name: guard(node) for node in chosen} if guard else {}
 
-    def make() -> tuple[list[Change], list[str], int]:
-        wanted = {node.name: [service] for node in chosen}
-        guards = {node.name: guard(node) for node in chosen} if guard else {}
-        changes, _ = reading.compared(fleet, wanted, what=f"read for {title}", guards=guards)
+    def judge(found: Mapping[str, Sequence[Found]]) -> beside.Made:
+        changes, _ = reading.judged(fleet, wanted, found, what=f"read for {title}", guards=guards)
         changes = judged(fleet, changes) if judged else changes
         restarts = sum(change.action == "restart" for change in changes)
         notes = [f"{restarts} restart one at a time, each healthy before the next"] if restarts > 1 else []
@@ -167,7 +168,9 @@ def start_plan(
 
         return explain.failed_starts(fleet, roll(fleet, changes, may_stop, healthy, stop, manner))
 
-    return plan.Plan(title, fleet, make, rollout=rollout, quorum=quorum)
+    own = beside.Part(title, reading.guarded(wanted, guards), judge, rollout)
+    together = beside.Together(fleet, own, *meanwhile)
+    return plan.Plan(title, fleet, together.make, rollout=together.rollout, quorum=quorum)
 
 
 def states(fleet: Fleet, nodes: Iterable[Node], unit: str) -> show.Table:

@@ -18,8 +18,10 @@ import paramiko
 from runbook import errors
 from runbook.plain_text import printable
 from runbook.transport import dial
-from runbook.transport.channel import MARK, Feeder, Lines, alone, drain, packed, send
+from runbook.transport.channel import MARK, Lines, alone, packed, talk
+from runbook.transport.completed import Completed
 from runbook.transport.sessions import Sessions
+from runbook.transport.shell import Late, Shell
 
 if TYPE_CHECKING:
     import socket
@@ -29,35 +31,11 @@ if TYPE_CHECKING:
 
 #: sudo's and sshd's own PATH may lack /usr/sbin, where `ip` is on some distributions.
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-#: Of the 10 sessions that sshd allows on a connection (MaxSessions) one is open ahead, and one is left.
-_SCRIPTS_AT_ONCE = 8
+_ENVIRONMENT = f"export LC_ALL=C PATH={PATH}\n"
+#: Of the 10 sessions that sshd allows on a connection (MaxSessions) one is a shell's, one is open ahead, one is left.
+_SCRIPTS_AT_ONCE = 7
 #: A node that did not answer is not waited for again in each table: its connect timeout is 10 s.
 _ASK_AGAIN_AFTER_S = 30.0
-
-
-@dataclass(frozen=True)
-class Completed:
-    """What a script left: its exit status, and stdout and stderr apart."""
-
-    node: str
-    what: str
-    status: int
-    stdout: bytes
-    stderr: bytes
-
-    @property
-    def text(self) -> str:
-        """Stdout as text."""
-        return self.stdout.decode("utf-8", "replace")
-
-    def check(self, remedy: str = "") -> Completed:
-        """Return itself, or raise CommandFailed with the end of stderr when the status is not 0."""
-        if self.status:
-            said = printable(self.stderr) or "it printed nothing on stderr"
-            raise errors.CommandFailed(
-                f"ended with status {self.status}: {said}", node=self.node, subject=self.what, remedy=remedy
-            )
-        return self
 
 
 class Connection(Protocol):
@@ -109,6 +87,7 @@ class Login:
         self._sudo_password = os.environ.get("RUNBOOK_SUDO_PASSWORD", "")
         self._client: paramiko.SSHClient | None = None
         self._sessions: Sessions | None = None
+        self._shell: Shell | None = None
         self._unreachable: errors.Unreachable | None = None
         self._unreachable_at = 0.0
         self._lock = threading.Lock()
@@ -137,6 +116,8 @@ class Login:
             try:
                 self._sessions = Sessions(self._client, self._target.timeout_s)
                 self._check_sudo()
+                command, password = self._as_root("sh")
+                self._shell = Shell(self._sessions, command, password + _ENVIRONMENT.encode())
             except BaseException:
                 self.close()
                 raise
@@ -145,7 +126,7 @@ class Login:
         """Close the connection; a second call does nothing."""
         if self._client:
             dial.hang_up(self._client)
-            self._client = self._sessions = None
+            self._client = self._sessions = self._shell = None
 
     def run(
         self,
@@ -160,12 +141,15 @@ class Login:
     ) -> Completed:
         """Run a sh script on the node and wait for its end.
 
+        A script that is neither fed nor heard, and with which nothing begins, only looks, or may be run twice as the
+        lock's: a shell that waits there runs it, unless it is at work.
+
         Args:
             script: POSIX sh; runs with LC_ALL=C and a full PATH, as root where params say `sudo`.
             what: What it does, in words, for errors.
             feed: Its standard input, sent in small chunks while its output is drained.
-            timeout_s: Deadline in seconds; the node itself ends the script too (timeout(1)), so that nothing runs on
-                there after a lost connection.
+            timeout_s: Deadline in seconds; the node itself ends a script that may change it too (timeout(1)), so that
+                nothing runs on there after a lost connection.
             heard: Gets each complete line of the script's stdout as it arrives, without its end, in the caller's
                 thread; what it raises ends the script and reaches the caller.
             begin: Called once the node is connected, before anything of the script is sent: what it raises reaches the
@@ -181,18 +165,16 @@ class Login:
         self.open()
         if begin:
             begin()
+        if not (begin or heard or feed != ()) and (looked := self._look(script, what, timeout_s, until)):
+            return looked
         printed = MARK.decode("latin1").replace(chr(30), "\\036").rstrip()
-        marked = f"export LC_ALL=C PATH={PATH}\nprintf '{printed}\\n'\n{script}"
+        marked = f"{_ENVIRONMENT}printf '{printed}\\n'\n{script}"
         # A program's start is a millisecond of the node's: no env before the shell, and no head where nothing is fed.
         body, reads = (alone(marked), "") if feed == () else packed(marked)
-        command = f"timeout -k 5 {timeout_s + 5:.0f} sh" + (f" -c '{reads}'" if reads else "")
-        prefix = b""
-        if self._sudo:
-            command = f"sudo {'-kS -p' + chr(39) * 2 if self._sudo_password else '-n'} -- {command}"
-            prefix = f"{self._sudo_password}\n".encode() if self._sudo_password else b""
+        command, password = self._as_root(f"timeout -k 5 {timeout_s + 5:.0f} sh" + (f" -c '{reads}'" if reads else ""))
         lines = Lines(heard) if heard else None
         with self._turn:
-            done = self._exec(f"exec {command}", what, [prefix, body], feed, timeout_s, lines, until)
+            done = self._exec(command, what, [password, body], feed, timeout_s, lines, until)
         _, mark, output = done.stdout.partition(MARK)
         if not mark:
             raise errors.CommandFailed(
@@ -202,6 +184,32 @@ class Login:
                 remedy="try `ssh USER@HOST true` by hand; a node needs sh, timeout and head (coreutils)",
             )
         return Completed(self._target.name, what, done.status, output, done.stderr)
+
+    def _look(self, script: str, what: str, timeout_s: float, until: socket.socket | None) -> Completed | None:
+        """Run a script that only looks by the shell that waits for such; None where that is not to be had now."""
+        if not (shell := self._shell):
+            return None
+        try:
+            answer = shell.ask(script, timeout_s, until)
+        except Late as late:
+            if late.end:
+                with contextlib.suppress(errors.RunbookError):
+                    self.run(late.end, what=f"end of {what}", timeout_s=self._target.timeout_s, begin=lambda: None)
+            raise self._late(what, timeout_s, late.said) from None
+        if answer is None:
+            return None
+        with self._counting:
+            self.counts.scripts += 1
+            self.counts.bytes_sent += len(script)
+        return Completed(self._target.name, what, answer.status, answer.stdout, answer.stderr)
+
+    def _as_root(self, command: str) -> tuple[str, bytes]:
+        """The command line that runs a command as root, and what is to be sent to it first."""
+        if not self._sudo:
+            return f"exec {command}", b""
+        if not self._sudo_password:
+            return f"exec sudo -n -- {command}", b""
+        return f"exec sudo -kS -p'' -- {command}", f"{self._sudo_password}\n".encode()
 
     def _check_sudo(self) -> None:
         if not self._sudo:
@@ -236,46 +244,33 @@ class Login:
         try:
             if not (sessions := self._sessions):
                 raise paramiko.SSHException("not connected")  # noqa: TRY301 - mapped like the others below
-            channel = sessions.take()
+            try:
+                channel = sessions.take()
+            except paramiko.ChannelException:  # a server that allows few sessions
+                if not (self._shell and self._shell.end()):
+                    raise
+                channel = sessions.take()
             channel.exec_command(command)
             sessions.ahead()
         except (paramiko.SSHException, OSError, EOFError) as error:
             raise self._lost(what, str(error)) from error
-        feeder = Feeder(channel, feed)
-        # A node that stops reading early has failed: its exit status tells why, not our broken pipe.
-        with contextlib.suppress(OSError, EOFError):
-            channel.settimeout(max(0.1, timeout_s))
-            for block in head:
-                send(channel, block)
-            if feed == ():
-                channel.shutdown_write()
-            else:
-                feeder.start()
-        try:
-            out, err = drain(channel, deadline, lines, until)
-        except BaseException:  # of who listens, or nobody waits any more: the script ends with its channel
-            channel.close()
-            raise
+        ended = talk(channel, head, feed, deadline, lines, until)
         with self._counting:
             self.counts.scripts += 1
-            self.counts.bytes_sent += feeder.sent + sum(map(len, head))
-        if feeder.error:
-            channel.close()
-            raise feeder.error
-        if channel.exit_status_ready():
-            status = channel.recv_exit_status()
-            channel.close()
-            if status >= 0:
-                return Completed(self._target.name, what, status, out, err)
-        channel.close()
+            self.counts.bytes_sent += ended.sent
+        if ended.status is not None:
+            return Completed(self._target.name, what, ended.status, ended.stdout, ended.stderr)
         if time.monotonic() >= deadline:
-            raise errors.CommandFailed(
-                f"did not end within {timeout_s:g} s; it said: {printable(err or b'nothing')}",
-                node=self._target.name,
-                subject=what,
-                remedy="see what holds it up on the node (`systemctl list-jobs`, `journalctl -e`), then run again",
-            )
+            raise self._late(what, timeout_s, ended.stderr)
         raise self._lost(what, "the connection was closed")
+
+    def _late(self, what: str, timeout_s: float, said: bytes) -> errors.CommandFailed:
+        return errors.CommandFailed(
+            f"did not end within {timeout_s:g} s; it said: {printable(said or b'nothing')}",
+            node=self._target.name,
+            subject=what,
+            remedy="see what holds it up on the node (`systemctl list-jobs`, `journalctl -e`), then run again",
+        )
 
     def _lost(self, what: str, why: str) -> errors.ConnectionLost:
         return errors.ConnectionLost(

@@ -55,14 +55,15 @@ _TLS = (
 )  # fmt: skip
 
 _SYSTEMD = (
-    (r"status=203/EXEC|Failed at step EXEC", "its binary can't be executed", "a binary in {bin_dir}", "run phase 01"),
+    (r"status=203/EXEC|Failed at step EXEC", "its binary can't be executed", "a binary in {bin_dir}",
+     "run phases 01 and 04"),
     (r"status=217/USER|Failed at step USER", "its user is not there", "the user {user}", "run phase 03"),
     (r"status=226/NAMESPACE|Failed at step NAMESPACE", "a folder that its unit names is not there",
      "every folder of ReadWritePaths", "run phase 03"),
     (r"status=200/CHDIR|Failed at step CHDIR", "its working directory is not there", "the folder {data_dir}",
      "run phase 03"),
     (r"flag provided but not defined|unknown (?:shorthand )?flag", "a flag that this version does not know",
-     "flags of the version that the params name", "run phases 01, 03 and 08: binaries and units of one version"),
+     "flags of the version that the params name", "run phases 01, 03, 04 and 08: binaries and units of one version"),
     (r"conflicting environment variable", "a setting stands twice, as a flag and as a variable", "it once, in the unit",
      "remove the variable: `systemctl cat {unit}` shows where it is from"),
 )  # fmt: skip

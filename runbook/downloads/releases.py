@@ -9,6 +9,7 @@ from runbook import versions
 from runbook.errors import ArtifactError
 
 Arch = Literal["amd64", "arm64"]
+Product = Literal["etcd", "flannel"]
 _ARCHES: Final[dict[str, Arch]] = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
 
 

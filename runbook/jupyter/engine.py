@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +17,7 @@ from papermill.parameterize import parameterize_notebook
 from runbook import pipeline
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from runbook.jupyter.kernels import Kernels
@@ -27,6 +29,19 @@ _PARAMETERS = {"parameters", "injected-parameters"}
 _CHANGES = ".apply("
 #: When a cell began and ended, as nbclient notes it from the kernel's messages.
 _BUSY, _IDLE = "iopub.status.busy", "iopub.status.idle"
+
+
+@dataclass(frozen=True)
+class FirstCells:
+    """The cells that a notebook begins with.
+
+    Attributes:
+        sources: What they hold, to the first that may change nodes.
+        parameters: How many of them, from the first on, hold parameters alone.
+    """
+
+    sources: Sequence[str] = ()
+    parameters: int = 0
 
 
 class _Saves(NotebookExecutionManager):  # type: ignore[misc]  # papermill has no types
@@ -69,22 +84,23 @@ class _Saves(NotebookExecutionManager):  # type: ignore[misc]  # papermill has n
         self._due = False
         try:
             super().cell_complete(cell, cell_index, **told)
-            self._set_times(cell.metadata)
+            self._set_times(cell)
         finally:
             self._due = True
 
-    def _set_times(self, metadata: Any) -> None:  # noqa: ANN401 - as above
+    def _set_times(self, cell: Any) -> None:  # noqa: ANN401 - as above
         """Have papermill's times of a cell be the kernel's own: this side may look at it when it has ended long ago."""
-        ran = metadata.get("execution", {})
+        ran = cell.metadata.get("execution", {})
         if not {_BUSY, _IDLE} <= ran.keys():
             return
         began, ended = (datetime.fromisoformat(ran[name]) for name in (_BUSY, _IDLE))
-        metadata.papermill |= {
+        cell.metadata.papermill |= {
             "start_time": began.isoformat(),
             "end_time": ended.isoformat(),
             "duration": (ended - began).total_seconds(),
         }
-        if began < self.start_time:  # a first cell that was sent before this side began
+        # A first cell that was sent before this side began; parameters are set while the notebook before still works.
+        if began < self.start_time and not _is_parameters(cell):
             self.start_time = began
             self.nb.metadata.papermill["start_time"] = began.isoformat()
         self._ended = ended
@@ -135,10 +151,16 @@ def _following(nb: Any, index: int) -> Iterator[str]:  # noqa: ANN401 - as above
         yield cell.source
 
 
-def first_cells(notebook: Path, parameters: Mapping[str, object]) -> list[str]:
+def first_cells(notebook: Path, parameters: Mapping[str, object]) -> FirstCells:
     """The cells that a notebook begins with, as papermill will send them, to the first that may change nodes."""
     nb = parameterize_notebook(load_notebook_node(str(notebook)), dict(parameters), engine_name=pipeline.ENGINE)
-    return list(_following(nb, -1))
+    cells = list(_following(nb, -1))
+    code = (cell for cell in nb.cells if cell.cell_type == "code" and cell.source.strip())
+    return FirstCells(cells, sum(1 for _ in itertools.takewhile(_is_parameters, code)))
+
+
+def _is_parameters(cell: Any) -> bool:  # noqa: ANN401 - as above
+    return bool(_PARAMETERS & set(cell.metadata.get("tags", ())))
 
 
 class Engine(NBClientEngine):  # type: ignore[misc]  # as above
@@ -154,7 +176,7 @@ class Engine(NBClientEngine):  # type: ignore[misc]  # as above
         kernels: Kernels,
         saves: Behind,
         execution_timeout: int,
-        following: Callable[[], Iterable[str]] = tuple,
+        following: Callable[[], FirstCells] = FirstCells,
         **_unused: Any,  # noqa: ANN401 - what papermill hands to every engine
     ) -> Any:  # noqa: ANN401 - as above
         """Execute a notebook.
@@ -166,20 +188,22 @@ class Engine(NBClientEngine):  # type: ignore[misc]  # as above
             kernels: Where its kernel comes from; the next one begins to start when this one is ready.
             saves: What saves it, beside the run.
             execution_timeout: Seconds that a cell may take.
-            following: Gives the first cells of the notebook after this one. Its kernel begins them when this one has
-                gone well, while it is saved and noted here.
+            following: Gives the first cells of the notebook after this one. Its kernel takes the parameters as soon as
+                it is ready, and begins the others when this one has gone well, while it is saved and noted here.
         """
         kept = _Saves(nb, saves, output_path=output_path, progress_bar=False)
         kept.notebook_start()
+        first = FirstCells()
+        with contextlib.suppress(Exception):  # of a notebook that can't be read its own turn tells
+            first = following()
         try:
             with kernels.next() as manager:
-                kernels.begin()
+                kernels.begin(first.sources[: first.parameters])
                 client = _Client(kept, km=manager, timeout=execution_timeout, log=logger)
                 client.kc = manager.kc
                 client.execute()
                 if not nb.metadata.papermill.get("exception"):
-                    with contextlib.suppress(Exception):  # of a notebook that can't be read its own turn tells
-                        kernels.go_on(following())
+                    kernels.go_on(first.sources)
             kept.leave_the_last_save()
         finally:
             kept.notebook_complete()

@@ -9,6 +9,7 @@ import types
 from typing import TYPE_CHECKING, Any
 
 from ipykernel import ipkernel
+from ipykernel.iostream import OutStream
 from ipykernel.kernelapp import IPKernelApp
 from IPython.core import shellapp
 from traitlets.config import Config
@@ -19,7 +20,27 @@ if TYPE_CHECKING:
 
 _SETTING = re.compile(r"--([A-Z]\w*)\.(\w+)=(.*)")
 #: The inputs of a headless notebook are in the record; a history of them would have a thread and a database.
-_LEAST = {"HistoryManager": {"enabled": False}}
+_LEAST = {"HistoryManager": {"enabled": False}, "IPKernelApp": {"outstream_class": f"{__name__}.Stream"}}
+
+
+class Stream(OutStream):
+    """What cells print: flushed where there is something to flush.
+
+    ipykernel flushes both streams six times a cell, and each time waits for its other thread.
+    """
+
+    _written = False
+
+    def write(self, string: str) -> int | None:  # type: ignore[override]  # ipykernel's own
+        """Take what is printed."""
+        self._written = True
+        return super().write(string)
+
+    def flush(self) -> None:
+        """Publish what was printed since the last time."""
+        if self._written:
+            self._written = False
+            super().flush()  # type: ignore[no-untyped-call]  # as above
 
 
 class ForkedKernelApp(IPKernelApp):

@@ -62,10 +62,11 @@ class Client(AsyncKernelClient):
         self.language_info: dict[str, Any] = {}
 
     def send_ahead(self, sources: Iterable[str]) -> None:
-        """Send the next cells before it is their turn: the kernel begins one when the one before has ended well."""
-        if self.sent_ahead:
-            return
-        for source in sources:
+        """Send the next cells before it is their turn: the kernel begins one when the one before has ended well.
+
+        Those that were sent and whose turn has not come are not sent again.
+        """
+        for source in tuple(sources)[len(self.sent_ahead) :]:
             self.sent_ahead.append((source, super().execute(source, store_history=True, stop_on_error=True)))
 
     def execute(self, code: str, **options: Any) -> str:  # type: ignore[override]  # noqa: ANN401 - as its base class
@@ -146,8 +147,8 @@ class IpcKernelManager(AsyncKernelManager):
             start = getattr(AsyncKernelManager.start_kernel, "__wrapped__", AsyncKernelManager.start_kernel)
             await start(self, **(options | {"stderr": log}))
 
-    async def make_ready(self, cwd: str) -> None:
-        """Start the kernel and wait until it answers.
+    async def make_ready(self, cwd: str, sources: Iterable[str] = ()) -> None:
+        """Start the kernel, wait until it answers, and send it its first cells.
 
         Raises:
             RuntimeError: it has ended, or does not answer in time.
@@ -157,6 +158,7 @@ class IpcKernelManager(AsyncKernelManager):
         client.start_channels()
         await client.wait_for_ready(_START_S)
         client.allow_stdin = False
+        client.send_ahead(sources)
         self.kc = client
 
     async def cleanup_resources(self, restart: bool = False) -> None:  # type: ignore[override]  # noqa: FBT001, FBT002
@@ -183,16 +185,20 @@ class Kernels:
         self._ended: list[IpcKernelManager] = []
         self.started = 0
 
-    async def _begin(self) -> None:
+    async def _begin(self, sources: Iterable[str]) -> None:
         if self._next is None and self.started < self._wanted:
             self.started += 1
             manager = IpcKernelManager()
-            self._next = manager, asyncio.create_task(manager.make_ready(self._cwd))
+            self._next = manager, asyncio.create_task(manager.make_ready(self._cwd, sources))
             await asyncio.sleep(0)  # so that it is asked for by now, whatever this process does next
 
-    def begin(self) -> None:
-        """Begin to start the next notebook's kernel, if there is one and it was not begun yet."""
-        run_sync(self._begin)()
+    def begin(self, sources: Iterable[str] = ()) -> None:
+        """Begin to start the next notebook's kernel, if there is one and it was not begun yet.
+
+        Args:
+            sources: The cells that it is to take as soon as it is ready.
+        """
+        run_sync(self._begin)(sources)
 
     @contextlib.contextmanager
     def next(self) -> Iterator[IpcKernelManager]:

@@ -156,18 +156,20 @@ def _seconds(text: object) -> float | None:
 def _steps(noted: Sequence[Step], phase: int | None, last: float) -> list[Span]:
     """The steps of one phase; `last` is its end."""
     made: list[Span] = []
-    started: dict[tuple[str, str], float] = {}
-    latest: dict[str, float] = {}
+    #: By node and by what it is a part of, which goes on beside; and by step.
+    started: dict[tuple[tuple[str, str], str], float] = {}
+    latest: dict[tuple[str, str], float] = {}
     for one in noted:
-        key = (one.node, _name(one))
+        where, name = (one.node, one.part), _name(one)
         if one.state == "started":
-            started[key] = one.at
+            started[where, name] = one.at
         else:
-            at_work = any(node == one.node for node, _ in started)
-            since = latest.get(one.node, one.at) if at_work else one.at
-            made.append(Span(phase, *key, started.pop(key, since), one.at, one.state == "failed"))
-        latest[one.node] = one.at
-    for (node, step), at in started.items():
+            at_work = any(place == where for place, _ in started)
+            since = latest.get(where, one.at) if at_work else one.at
+            begun = started.pop((where, name), since)
+            made.append(Span(phase, one.node, name, begun, one.at, one.state == "failed"))
+        latest[where] = one.at
+    for ((node, _), step), at in started.items():
         # Work that was started and then told by its parts is not told twice.
         if not any(one.node == node and one.start_s >= at for one in made):
             made.append(Span(phase, node, step, at, max(last, at)))

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from runbook.plans.looking import Known
     from runbook.resources import Change, Payload
-    from runbook.ssh import Completed, Connection
+    from runbook.ssh import Connection
+    from runbook.transport.completed import Completed
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What is going on while a plan is applied, a line a node: the one thing that listens to the journal."""
+"""What is going on while a plan is applied, a line a node and part: the one thing that listens to the journal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json
 import threading
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from runbook import show
 from runbook.journal import GATE, Pulse, Step
@@ -40,6 +40,19 @@ class _Line:
     said: str = ""
 
 
+class _Row(NamedTuple):
+    """What is shown of a line, as plain text; `done` of `total` is its bar, none where that is 0."""
+
+    name: str
+    state: str
+    step: str
+    took: str
+    done: float
+    total: float
+    words: str
+    said: str
+
+
 class Progress:
     """The nodes' lines, kept from the journal's steps and pulses.
 
@@ -51,7 +64,8 @@ class Progress:
     def __init__(self, title: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._title = title
         self._clock = clock
-        self._lines: dict[str, _Line] = {}
+        #: By node, and by what it is a part of.
+        self._lines: dict[tuple[str, str], _Line] = {}
         self._lock = threading.Lock()
         self._failed = False
         self._began = clock()
@@ -61,7 +75,7 @@ class Progress:
         if isinstance(told, Step) and told.step.startswith(GATE):
             return  # what was pressed is shown by the gate
         with self._lock:
-            line = self._lines.setdefault(told.node, _Line(self._clock()))
+            line = self._lines.setdefault((told.node, told.part), _Line(self._clock()))
             if isinstance(told, Step):
                 self._step(line, told)
             else:
@@ -84,20 +98,22 @@ class Progress:
             line.limit_s, line.limit_began = pulse.limit_s, self._clock()
         line.said = pulse.line or line.said
 
-    def _rows(self) -> list[tuple[str, str, str, str, str]]:
-        """Node, state, step, time, and what is known of how far it is: a row a node, as plain text."""
+    def _rows(self) -> list[_Row]:
+        """A row a node, and one for what goes on beside there."""
         with self._lock:
             return [
-                (name or "(here)", line.state, line.step, f"{self._took(line):.0f} s", clean(line.said))
-                for name, line in sorted(self._lines.items())
-            ]
+                _Row(
+                    clean(": ".join(filter(None, [node or "(here)", part]))), line.state, clean(line.step),
+                    f"{self._took(line):.0f} s", *self._bar(line), clean(line.said),
+                )
+                for (node, part), line in sorted(self._lines.items())
+            ]  # fmt: skip
 
     def _took(self, line: _Line) -> float:
         return (line.ended if line.ended is not None else self._clock()) - line.began
 
-    def _bar(self, name: str) -> tuple[float, float, str]:
+    def _bar(self, line: _Line) -> tuple[float, float, str]:
         """How much of how much, and that in words; ("" where there is no bar)."""
-        line = self._lines["" if name == "(here)" else name]
         if line.state == "running" and line.limit_s:
             waited = min(self._clock() - line.limit_began, line.limit_s)
             return waited, line.limit_s, f"waits {waited:.0f} s of at most {line.limit_s:.0f} s"
@@ -108,20 +124,21 @@ class Progress:
 
     def as_html(self) -> str:
         """The lines as a table with a bar for what takes long; '' before the first."""
-        rows, saying = "", any(said for *_, said in self._rows())
-        for name, state, step, took, said in self._rows():
-            done, total, words = self._bar(name)
-            bar = f'<progress max="{total:.1f}" value="{done:.1f}" style="width:120px"></progress> ' if total else ""
-            title = f' title="{html.escape(said)}"' if _short(said) != said else ""
+        lines = self._rows()
+        rows, saying = "", any(line.said for line in lines)
+        for line in lines:
+            size = f'max="{line.total:.1f}" value="{line.done:.1f}"'
+            bar = f'<progress {size} style="width:120px"></progress> ' if line.total else ""
+            title = f' title="{html.escape(line.said)}"' if _short(line.said) != line.said else ""
             cells = [
-                f'<th scope="row" style="{_CELL};font-weight:normal">{html.escape(clean(name))}</th>',
-                f'<td style="{_CELL}">{show.chip(state if state in show.CHIPS else "running")}</td>',
-                f'<td style="{_CELL}">{html.escape(clean(step))}</td>',
-                f'<td style="{_CELL};white-space:nowrap">{bar}{html.escape(words)}</td>',
-                f'<td style="{_CELL};text-align:right;white-space:nowrap">{took}</td>',
+                f'<th scope="row" style="{_CELL};font-weight:normal">{html.escape(line.name)}</th>',
+                f'<td style="{_CELL}">{show.chip(line.state if line.state in show.CHIPS else "running")}</td>',
+                f'<td style="{_CELL}">{html.escape(line.step)}</td>',
+                f'<td style="{_CELL};white-space:nowrap">{bar}{html.escape(line.words)}</td>',
+                f'<td style="{_CELL};text-align:right;white-space:nowrap">{line.took}</td>',
             ]
             if saying:
-                shown = f"<code>{html.escape(_short(said))}</code>" if said else ""
+                shown = f"<code>{html.escape(_short(line.said))}</code>" if line.said else ""
                 cells.append(f'<td style="{_CELL}"{title}>{shown}</td>')
             rows += f"<tr>{''.join(cells)}</tr>"
         if not rows:
@@ -135,8 +152,8 @@ class Progress:
     def as_text(self) -> str:
         """The lines as text; '' before the first."""
         return "\n".join(
-            "  ".join(filter(None, [clean(name), state, clean(step), self._bar(name)[2], took, _short(said)]))
-            for name, state, step, took, said in self._rows()
+            "  ".join(filter(None, [line.name, line.state, line.step, line.words, line.took, _short(line.said)]))
+            for line in self._rows()
         )
 
     def end(self, how: str = "") -> str:

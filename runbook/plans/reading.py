@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from runbook.fleet import Fleet, Outcome
-    from runbook.ssh import Completed, Connection
+    from runbook.ssh import Connection
+    from runbook.transport.completed import Completed
 
 
 class Guard(Resource, Protocol):

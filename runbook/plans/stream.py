@@ -150,7 +150,7 @@ def _packed(binary: Binary) -> Iterator[bytes]:
         artifact_cache.verify_file(binary.packed, binary.packed_sha256)
     except OSError as error:
         raise errors.ArtifactError(
-            f"can't be read: {error.strerror}", subject=str(binary.packed), remedy="run phase 01 again"
+            f"can't be read: {error.strerror}", subject=str(binary.packed), remedy="run this phase again"
         ) from error
     except artifact_cache.NotInCache as error:
         raise errors.ArtifactError(

@@ -10,7 +10,7 @@ import json
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
+from itertools import dropwhile, pairwise
 from typing import TYPE_CHECKING, Any, Final
 
 from runbook.records import chain, sumfile
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 NOTEBOOK: Final = re.compile(r"([0-9]{2})_\w+\.ipynb")
 OUTCOMES: Final = ("passed", "failed", "approval needed")
 _TITLE = re.compile(r"# ([0-9]{2}) · ")
-#: Times in summaries are cut to the second; a folder is named moments before its run begins.
-_ROUNDING, _NAMING = timedelta(seconds=2), timedelta(minutes=5)
+#: A folder is named moments before its run begins.
+_NAMING = timedelta(minutes=5)
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class Cell:
         failed: It has an error among its outputs, or papermill says so.
         status: papermill's word for it; "" where there is none.
         times: Its start and end, as far as they are told.
+        parameters: It only sets parameters: it is tagged so, as papermill knows such cells.
     """
 
     place: int
@@ -43,6 +44,7 @@ class Cell:
     failed: bool
     status: str
     times: tuple[datetime, ...]
+    parameters: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,11 @@ class Notebook:
     def ran(self) -> list[Cell]:
         """The cells that ran."""
         return [cell for cell in self.cells if cell.count is not None]
+
+    @property
+    def work(self) -> list[Cell]:
+        """The cells after the parameters that it begins with."""
+        return list(dropwhile(lambda cell: cell.parameters, self.cells))
 
 
 def loaded(path: Path) -> dict[str, Any]:
@@ -117,7 +124,14 @@ def _cell(place: int, cell: dict[str, Any]) -> Cell:
         failed=bool(errors) or told.get("status") == "failed" or told.get("exception") is True,
         status=str(told.get("status") or ""),
         times=times(metadata),
+        parameters=sets_parameters(metadata),
     )
+
+
+def sets_parameters(metadata: object) -> bool:
+    """Whether a cell has one of papermill's tags for cells of parameters: the notebook's own, or the run's."""
+    tags = _dict(metadata).get("tags")
+    return isinstance(tags, list) and any(tag in tags for tag in ("parameters", "injected-parameters"))
 
 
 def times(metadata: object) -> tuple[datetime, ...]:
@@ -180,58 +194,6 @@ def _cells_not_executed(one: Notebook, outcome: object) -> Iterator[str]:
             stopped = f"cell {cell.place}, which never ran"
     if outcome == "passed" and not one.ran:
         yield f"{one.name}: no code cell ran at all"
-
-
-def out_of_order(notebooks: Sequence[Notebook], summary: Mapping[str, Any]) -> list[str]:
-    """What says that notebooks or cells do not stand in the order in which they ran.
-
-    Args:
-        notebooks: In the order of their names.
-        summary: The record's summary; may be empty. A run by papermill counts its cells 1, 2, 3 and has times for each;
-            a person in JupyterLab may have run a cell twice, and need not keep times.
-    """
-    headless = summary.get("kind") != "stepped"
-    faults = [fault for one in notebooks for fault in _counts(one, headless=headless)]
-    latest: datetime | None = None
-    holder = ""
-    for one in notebooks:
-        if headless and any(not cell.times for cell in one.ran):
-            faults.append(f"{one.name}: cells that ran tell no time")
-        times = [at for cell in one.cells for at in cell.times]
-        if times and latest and times[0] < latest:
-            faults.append(f"{one.name} ran before {holder} had ended")
-        if any(later < sooner for sooner, later in pairwise(times)):
-            faults.append(f"{one.name}: the times of its cells go backwards")
-        if times:
-            latest, holder = max([*times, latest] if latest else times), one.name
-    return faults + _outside(notebooks, summary)
-
-
-def _counts(one: Notebook, *, headless: bool) -> Iterator[str]:
-    number = one.name[:2]
-    if not one.title:
-        yield f"{one.name} has no title with its number (# {number} · …)"
-    elif one.title != number:
-        yield f"{one.name} is notebook {one.title} by its own title: swapped or renamed"
-    counts = [cell.count for cell in one.ran if cell.count is not None]
-    if any(later <= sooner for sooner, later in pairwise(counts)):
-        yield f"{one.name}: its code cells ran in the order {counts}, not from top to bottom"
-    elif headless and counts != list(range(1, len(counts) + 1)):
-        yield f"{one.name}: cells are gone: those here ran as {counts}"
-
-
-def _outside(notebooks: Sequence[Notebook], summary: Mapping[str, Any]) -> list[str]:
-    """Notebooks with times that are not within the run: another run's."""
-    limits = [summary.get("started"), summary.get("ended")]
-    started, ended = (time(one) if one is not None else None for one in limits)
-    faults = []
-    for one in notebooks:
-        times = [at for cell in one.cells for at in cell.times]
-        if times and started and min(times) < started - _ROUNDING:
-            faults.append(f"{one.name} ran before this run began: another run's?")
-        if times and ended and max(times) > ended + _ROUNDING:
-            faults.append(f"{one.name} ran after this run had ended: another run's?")
-    return faults
 
 
 def contradictions(

@@ -39,6 +39,8 @@ _CLOSING = {
     "overlay_loss": (11, "overlay: loss_pct"),
     "underlay_loss": (11, "underlay: loss_pct"),
 }
+#: The phases whose tables tell of binaries: etcd's and flannel's.
+_BINARIES = (1, 4)
 _BINARY_COLUMNS = ("node", "path", "version", "sha256", "source", "compared_with")
 
 
@@ -129,9 +131,12 @@ def add_tables(summary: dict[str, Any], phase: Phase, tables: Iterable[Mapping[s
         for key, (number, caption) in _CLOSING.items():
             if phase.number == number and table["caption"].startswith(caption):
                 summary["tables"][key] = table
-        if phase.number == 1 and table["caption"].startswith("Binaries in"):
+        if phase.number in _BINARIES and table["caption"].startswith("Binaries in"):
             rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
-            summary["binaries"] = [{name: row.get(name) for name in _BINARY_COLUMNS} for row in rows]
+            told = [{name: row.get(name) for name in _BINARY_COLUMNS} for row in rows]
+            again = {(row["node"], row["path"]) for row in told}
+            before = [row for row in summary["binaries"] if (row["node"], row["path"]) not in again]
+            summary["binaries"] = before + told
 
 
 def outcome(exit_status: int) -> str:

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from runbook import show
 from runbook.errors import UsageError
 from runbook.plain_text import clean, printable
-from runbook.records import chain, evidence, execution, sumfile
+from runbook.records import chain, evidence, execution, order, sumfile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -279,7 +279,7 @@ def _execution(record: _Record) -> _Found:
 
 
 def _order(record: _Record) -> _Found:
-    return _Found(execution.out_of_order(record.notebooks, record.summary), "as they ran")
+    return _Found(order.out_of_order(record.notebooks, record.summary), "as they ran")
 
 
 def _summary(record: _Record) -> _Found:

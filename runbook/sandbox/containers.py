@@ -98,7 +98,8 @@ def power_off(uuid: str) -> None:
         SandboxError: A process is still there after 20 s.
     """
     deadline = time.monotonic() + _KILL_DEADLINE_S
-    while (found := find([uuid])[uuid]).inits or found.supervisors:
+    # Looks twice: setsid hands over to a child, and the list of pids that names it may be older than the child.
+    while (found := find([uuid])[uuid]) != Processes() or (found := find([uuid])[uuid]) != Processes():
         if time.monotonic() > deadline:
             raise SandboxError(
                 f"processes {[*found.inits, *found.supervisors]} survive SIGKILL",

@@ -72,6 +72,11 @@ class Broker:
                 return Counts(**json.loads(answer[1]))
         return Counts()
 
+    def told(self) -> str:
+        """The counts in words, each after its number."""
+        used = self.counts()
+        return f"{used.connections} connections, {used.scripts} scripts, {used.bytes_sent} bytes"
+
 
 @contextlib.contextmanager
 def serving(cluster: Cluster) -> Iterator[Broker]:
@@ -203,11 +208,16 @@ def _run(login: Login, request: dict[str, Any], sock: socket.socket) -> dict[str
         feed=_feed(sock) if request["fed"] else (),
         timeout_s=request["timeout_s"],
         heard=heard,
+        begin=_begun if request["begins"] else None,
         until=sock,
     )
     sock.sendall(frame(b"o", done.stdout))
     sock.sendall(frame(b"e", done.stderr))
     return {"status": done.status}
+
+
+def _begun() -> None:
+    """Whoever asked has called what begins with the script."""
 
 
 def _feed(sock: socket.socket) -> Iterator[bytes]:

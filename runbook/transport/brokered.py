@@ -22,8 +22,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from runbook import errors
-from runbook.ssh import Completed, SshConnection
+from runbook.ssh import SshConnection
 from runbook.transport import dial
+from runbook.transport.completed import Completed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -127,7 +128,7 @@ class BrokeredConnection:
         """Run a sh script on the node and wait for its end; see SshConnection.run."""
         if not self._direct:
             request = {"do": "run", "script": script, "what": what, "timeout_s": timeout_s}
-            request |= {"heard": bool(heard), "fed": feed != ()}
+            request |= {"heard": bool(heard), "fed": feed != (), "begins": begin is not None}
             try:
                 status, out, err = self._ask(request, what, timeout_s, feed, heard, begin)
                 return Completed(self.node.name, what, status, out, err)

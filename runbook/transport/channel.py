@@ -8,6 +8,7 @@ import socket
 import struct
 import threading
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from runbook.transport import dial
@@ -34,6 +35,22 @@ _TOLD_S = 0.1
 #: Where Linux' struct tcp_info has its u32 tcpi_min_rtt, in microseconds (linux/tcp.h, since 4.6): the usual one has
 #: the time in which an answer waits to be sent.
 _ROUND_TRIP = struct.Struct("148xI")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended.
+
+    Attributes:
+        status: Its exit status; None where none came: it did not end in time, or the connection broke.
+        stdout, stderr: What it printed.
+        sent: How many bytes were sent to it.
+    """
+
+    status: int | None
+    stdout: bytes
+    stderr: bytes
+    sent: int
 
 
 class Abandoned(Exception):
@@ -140,7 +157,11 @@ class Lines:
 
 
 def drain(
-    channel: paramiko.Channel, deadline: float, lines: Lines | None = None, until: socket.socket | None = None
+    channel: paramiko.Channel,
+    deadline: float,
+    lines: Lines | None = None,
+    until: socket.socket | None = None,
+    whole: Callable[[bytearray, bytearray], bool] | None = None,
 ) -> tuple[bytes, bytes]:
     """Read stdout and stderr until the command ended, the connection broke or the deadline passed.
 
@@ -149,6 +170,7 @@ def drain(
         deadline: By time.monotonic().
         lines: Gets stdout as it comes.
         until: Belongs to whoever asked for it; when its other end is closed nobody waits any more.
+        whole: Says of what came so far that no more will come, though the command goes on.
 
     Raises:
         Abandoned: `until` was closed.
@@ -159,13 +181,9 @@ def drain(
     if until:
         poll.register(until, _GONE)
     while (left := deadline - time.monotonic()) > 0:
-        while channel.recv_ready():
-            block = channel.recv(1 << 20)
-            out += block
-            if lines:
-                lines.add(block)
-        while channel.recv_stderr_ready():
-            err += channel.recv_stderr(1 << 20)
+        _take(channel, out, err, lines)
+        if whole and whole(out, err):
+            break
         if channel.eof_received or channel.closed:
             if channel.recv_ready() or channel.recv_stderr_ready():
                 continue
@@ -175,3 +193,52 @@ def drain(
         elif any(until and ready == until.fileno() for ready, _ in poll.poll(min(left, 1) * 1000)):
             raise Abandoned
     return bytes(out), bytes(err)
+
+
+def _take(channel: paramiko.Channel, out: bytearray, err: bytearray, lines: Lines | None) -> None:
+    """Add what has come."""
+    while channel.recv_ready():
+        block = channel.recv(1 << 20)
+        out += block
+        if lines:
+            lines.add(block)
+    while channel.recv_stderr_ready():
+        err += channel.recv_stderr(1 << 20)
+
+
+def talk(
+    channel: paramiko.Channel,
+    head: list[bytes],
+    feed: Iterable[bytes],
+    deadline: float,
+    lines: Lines | None = None,
+    until: socket.socket | None = None,
+) -> Ended:
+    """Send a command its input, read what it prints, and close the channel; see `drain`.
+
+    Args:
+        channel: Runs the command.
+        head: Is sent first.
+        feed: Is sent after it, in small chunks, while the output is drained; its error is raised here.
+        deadline: By time.monotonic().
+        lines: Gets stdout as it comes.
+        until: Belongs to whoever asked for it.
+    """
+    feeder = Feeder(channel, feed)
+    # A node that stops reading early has failed: its exit status tells why, not our broken pipe.
+    with contextlib.suppress(OSError, EOFError):
+        channel.settimeout(max(0.1, deadline - time.monotonic()))
+        for block in head:
+            send(channel, block)
+        if feed == ():
+            channel.shutdown_write()
+        else:
+            feeder.start()
+    try:
+        out, err = drain(channel, deadline, lines, until)
+        if feeder.error:
+            raise feeder.error
+        status = channel.recv_exit_status() if channel.exit_status_ready() else -1
+    finally:  # also where who listens raises, or nobody waits any more: the script ends with its channel
+        channel.close()
+    return Ended(status if status >= 0 else None, out, err, feeder.sent + sum(map(len, head)))

@@ -15,7 +15,7 @@ import paramiko
 #: So many are opened ahead at a time, over all connections; where more would be, the next script opens its own.
 _opening = threading.BoundedSemaphore(8)
 #: With more threads (paramiko has one a connection) it is the interpreter that is waited for, and not the line.
-_MANY_THREADS = 128
+MANY_THREADS = 128
 
 
 class Sessions:
@@ -33,7 +33,7 @@ class Sessions:
     def ahead(self) -> None:
         """Begin to open the next one, where none waits; a server that refuses it is asked again by `take`."""
         with self._lock:
-            if self._next is not None or threading.active_count() > _MANY_THREADS:
+            if self._next is not None or threading.active_count() > MANY_THREADS:
                 return
             if not _opening.acquire(blocking=False):
                 return

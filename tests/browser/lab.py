@@ -321,7 +321,13 @@ class Lab:
         self.errors: list[str] = []
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.on("dialog", lambda dialog: dialog.accept())  # "Leave this page?"
+        page.add_locator_handler(page.locator('.jp-Dialog[aria-label^="File Changed"]'), self._keep_own)
         page.goto(f"{server.url}/?token={server.token}")
+
+    def _keep_own(self, dialog: Locator) -> None:
+        """JupyterLab may take a save of its own for somebody else's, on a busy machine: answer as a person would."""
+        _log.warning("JupyterLab asked: %s", dialog.get_attribute("aria-label"))
+        dialog.get_by_role("button", name="Overwrite").click()
 
     def front(self) -> str:
         """The path of the notebook in front, once there is one."""

@@ -289,11 +289,12 @@ def test_the_table_can_be_of_one_node(units: Book) -> None:
 def test_stop_lets_nothing_more_begin(practice: Practice, lab: Lab, units: Book) -> None:
     """Pressed while etcd is restarted member by member: what has begun is finished, the others run on as they did."""
     units.through()
-    before = practice.starts()
+    before, told = practice.starts(), len(steps(lab))
     book = lab.book(START)
     book.run_all()
     book.until_asked()
     book.press("Apply")
+    until(lambda: ("node1", RESTART, "started") in steps(lab)[told:])
     book.press("Stop after this step")
     cells = book.until_idle()
     assert not any(cell.count for cell in later(cells))

@@ -65,6 +65,8 @@ class Point:
 
 _FILES = {1: "binaries", 2: "etcd certificates", 3: "etcd units", 6: "flannel certificates", 8: "flannel units"}
 _UNITS = {4: "etcd", 9: "flanneld"}
+#: Files travel while its units start.
+_BESIDE = 4
 _MADE = "create|change|renew"
 
 
@@ -74,7 +76,8 @@ def _steps(phase: int) -> list[tuple[str, Stop]]:
     ended = ("the plan is made", Stop("", "apply ", "done"))
     if phase in _UNITS:
         started, ready = Stop(NODE, "start ", "started"), Stop(NODE, "start ", "done")
-        return [begun, ("the unit is to start", started), ("the unit runs", ready), ended]
+        beside = [("the node has received", Stop(NODE, "received", "done"))] if phase == _BESIDE else []
+        return [begun, ("the unit is to start", started), *beside, ("the unit runs", ready), ended]
     if phase == 7:
         return [begun, ("the node begins", Stop("node1", "apply$", "started")), ended]
     return [
@@ -89,9 +92,10 @@ def _steps(phase: int) -> list[tuple[str, Stop]]:
 
 def _insides(phase: int) -> list[tuple[str, Inside]]:
     """The moments inside a node's script."""
-    several = phase in (1, 2, 6)
+    several = phase in (1, 2, _BESIDE, 6)
+    program = "zstd" if phase in (1, _BESIDE) else "head"
     return [
-        ("while it receives", Inside("zstd" if phase == 1 else "head", 2 if several else 1)),
+        ("while it receives", Inside(program, 2 if several else 1)),
         ("all is summed, nothing renamed", Inside("sync", 1)),
         ("half is renamed" if several else "before the rename", Inside("mv", 2 if several else 1)),
     ]
@@ -105,11 +109,11 @@ def _made() -> list[Point]:
         for where, at in _steps(phase):
             points.append(Point(phase, where, at, next(here), anew=first or phase == 7))
             first = False
-        if phase in _FILES:
+        if phase in (*_FILES, _BESIDE):
             faults: tuple[Fault, ...] = (*THERE, "SIGKILL")
             for number, (where, inside) in enumerate(_insides(phase)):
                 # All of them at one moment of the binaries and of the keys, one in turn elsewhere.
-                some = faults if phase in (1, 2) and number == phase - 1 else (next(there),)
+                some = faults if (phase, number) in ((1, 0), (2, 1), (_BESIDE, 0)) else (next(there),)
                 points += [Point(phase, where, inside, fault) for fault in some]
         if phase in _UNITS:
             started = Stop(NODE, "start ", "started")
@@ -135,11 +139,11 @@ def chosen() -> tuple[Point, ...]:
         "phase 01, while it receives, network cut",
         "phase 02, all is summed, nothing renamed, power off",
         "phase 03, the plan is approved, SIGINT",
-        "phase 04, the unit is to start, session killed",
+        "phase 04, while it receives, session killed",
         "phase 06, the node begins, disk full",
-        "phase 07, the node begins, error here",
+        "phase 07, the plan is approved, error here",
         "phase 08, the node has received, SIGKILL",
-        "phase 09, the plan is made, SIGTERM",
+        "phase 09, the unit runs, SIGTERM",
         "run 02, all is summed, nothing renamed, SIGKILL",
     }
     return tuple(point for point in POINTS if point.name in wanted)

@@ -59,7 +59,7 @@ _UNDO = {
     9: "stop_unit flanneld; ip link delete flannel.1 2>/dev/null; rm -rf /run/flannel",
     8: f"rm -f /{_UNIT_DIR}/flanneld.service",
     6: "rm -rf /etc/flanneld",
-    4: "stop_unit etcd",
+    4: f"stop_unit etcd; rm -f /{_BIN}/flanneld /{_BIN}/mk-docker-opts.sh",
     3: f"rm -f /{_UNIT_DIR}/etcd.service",
     2: "rm -rf /etc/etcd",
     1: f"rm -rf /{_BIN}",

@@ -48,7 +48,7 @@ def test_a_newer_flannel_does_not_see_what_the_v2_store_holds(practice: Practice
     """The config was written by API 2 and flannel reads API 3: both are named; phase 07 writes it there."""
     newer = practice.params(**{**V2, "flannel": {"version": "0.26.7"}})
     with practice.fleet(newer) as fleet:
-        apply(fleet, "01")
+        apply(fleet, "04")
         restart(practice, "node2", "flanneld")
         told = Told(fleet, ("(cluster)", "the network config is in the other API's store"))
         assert f"{CONFIG} is there by API 2, and this flannel reads API 3" in told.why("(cluster)")

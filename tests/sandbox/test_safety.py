@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 from practice import NODES, Practice, apply, until
 
-from runbook import errors, etcd, etcdctl, phases, pki, plan, services, show, units
+from runbook import errors, etcd, etcd_quorum, etcdctl, phases, pki, plan, services, show, units
 from runbook.etcd_data import MemberData
 from runbook.flannel_config import EtcdKey
 from runbook.fleet import values
@@ -389,7 +389,7 @@ def test_no_string_reaches_a_shell(practice: Practice, fleet: Fleet, text: str) 
     scripts = [change.after or change.before for change in changes if change]
     scripts += [
         starting.script(f"{whole}.service", "enable", 1),
-        etcd._first_member(cluster).begun,
+        etcd_quorum.first_member(cluster).begun,
         etcdctl.command(cluster, "put", f"/h{whole}", f"v{whole}"),
     ]
     for script in scripts:

@@ -15,8 +15,9 @@ from typing import IO, TYPE_CHECKING
 
 from runbook import lock_script, params
 from runbook.fleet import Fleet
-from runbook.ssh import PATH, Completed
+from runbook.ssh import PATH
 from runbook.transport import channel
+from runbook.transport.completed import Completed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import threading
-from typing import TYPE_CHECKING, Self
+from typing import IO, TYPE_CHECKING, Self
 
 import paramiko
 
@@ -127,8 +127,9 @@ class StandInSshd(paramiko.ServerInterface):
     def _serve(self, channel: paramiko.Channel, command: bytes) -> None:
         path = f"{self.folder}/shims:{os.environ['PATH']}"
         pipe = subprocess.PIPE
+        # Unbuffered: what a command that has ended did not read would be an error of closing its input.
         with subprocess.Popen(
-            [*self.shell, command], stdin=pipe, stdout=pipe, stderr=pipe, env={"PATH": path}, start_new_session=True
+            [*self.shell, command], 0, stdin=pipe, stdout=pipe, stderr=pipe, env={"PATH": path}, start_new_session=True
         ) as process:
             self._processes.append(process)
             assert process.stdin
@@ -141,12 +142,7 @@ class StandInSshd(paramiko.ServerInterface):
             ]
             for output in outputs:
                 output.start()
-            with contextlib.suppress(OSError, EOFError):
-                while block := channel.recv(1 << 16):
-                    process.stdin.write(block)
-                    process.stdin.flush()
-            with contextlib.suppress(OSError):
-                process.stdin.close()
+            threading.Thread(target=_feed, args=(channel, process.stdin), daemon=True).start()
             while any(output.is_alive() for output in outputs):
                 outputs[0].join(0.02)
                 if channel.closed:
@@ -157,6 +153,15 @@ class StandInSshd(paramiko.ServerInterface):
         with contextlib.suppress(OSError, EOFError):
             channel.send_exit_status(status if status >= 0 else 128 - status)
             channel.close()
+
+
+def _feed(channel: paramiko.Channel, sink: IO[bytes]) -> None:
+    with contextlib.suppress(OSError, EOFError, ValueError):
+        while block := channel.recv(1 << 16):
+            sink.write(block)
+            sink.flush()
+    with contextlib.suppress(OSError):
+        sink.close()
 
 
 def _copy(source: int, send: object) -> None:

@@ -8,7 +8,7 @@ import hashlib
 import shutil
 import subprocess
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from local_node import NODES, OWNER, cluster_of, fleet_of, local
@@ -17,6 +17,8 @@ from runbook import artifacts, binaries, show
 from runbook.artifacts import Binary
 from runbook.downloads import artifact_cache
 from runbook.downloads.artifact_cache import Packed
+from runbook.plan import Plan
+from runbook.plans import beside
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,6 +59,12 @@ def fleet(tmp_path: Path) -> Fleet:
     return fleet_of(cluster, tmp_path)
 
 
+def flannels(fleet: Fleet) -> Plan:
+    """What phase 04 does beside the start."""
+    together = beside.Together(fleet, binaries.part(fleet, "flannel"))
+    return Plan("flannel binaries", fleet, together.make, rollout=together.rollout)
+
+
 def machine(fleet: Fleet, name: str) -> None:
     for connection in local(fleet).values():
         connection.shim("uname", f"echo {name}")
@@ -65,19 +73,26 @@ def machine(fleet: Fleet, name: str) -> None:
 def test_binaries_are_put_and_then_stay(
     fleet: Fleet, fetched: list[tuple[str, str, str]], tmp_path: Path, prerequisite: Callable[[str], None]
 ) -> None:
-    """Each role's files are there, 0755; a second plan is empty; the notes say where they come from."""
+    """Each product's files are there, 0755; a second plan is empty; the notes say where they come from."""
     if OWNER != "root:root":
         prerequisite("root, to whom the binaries belong")
     machine(fleet, "x86_64")
     one = binaries.install(fleet)
     assert one.notes == [
         "etcd 3.6.16 amd64: from mirror x, checked against pin",
-        "flannel 0.26.7 amd64: from mirror x, checked against pin",
+        "flannel 0.26.7 amd64: from mirror x, checked against pin; it travels in phase 04",
     ]  # fmt: skip
     assert set(asyncio.run(one.apply(True))["result"]) == {"done"}  # noqa: FBT003 - the notebooks' parameter
+    assert {path.name for path in (tmp_path / "bin").iterdir()} == set(FILES["etcd"])
+    two = flannels(fleet)
+    assert two.notes == ["flannel 0.26.7 amd64: from mirror x, checked against pin"]
+    assert set(asyncio.run(two.apply(True))["result"]) == {"done"}  # noqa: FBT003 - the notebooks' parameter
     there = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "bin").iterdir()}
     assert there == dict.fromkeys(("etcd", "etcdctl", "etcdutl", "flanneld", "mk-docker-opts.sh"), 0o755)
-    assert binaries.install(fleet).empty
+    assert (binaries.install(fleet).empty, flannels(fleet).empty) == (True, True)
+    for product, names in FILES.items():
+        rows = show.rows(binaries.versions(fleet, cast("artifacts.Product", product)))
+        assert [row["path"].rsplit("/", 1)[-1] for row in rows] == list(names)
     table = binaries.versions(fleet)
     assert table["ok"].all()
     assert {row["path"].rsplit("/", 1)[-1]: row["version"] for row in show.rows(table)} == {
@@ -120,8 +135,7 @@ def test_the_cache_is_only_read_for_what_travels(fleet: Fleet, tmp_path: Path, m
         artifact_cache, "verify", lambda sums: summed.extend(path.name for path in sums) or verify(sums)
     )
     assert any(change.payloads() for change in binaries.install(fleet).changes)
-    names = {name for names in FILES.values() for name in names}
-    assert (unread, set(summed)) == ([True, True], {f"cached-{name}-amd64.gz" for name in names})
+    assert (unread, set(summed)) == ([True, True], {f"cached-{name}-amd64.gz" for name in FILES["etcd"]})
     put(tmp_path, *FILES["etcd"], *FILES["flannel"])
     unread.clear()
     summed.clear()
@@ -199,7 +213,7 @@ def test_what_a_plan_has_summed_is_summed_again_only_when_it_changed(
     (tmp_path / "bin").mkdir()
     path = tmp_path / "bin" / "mk-docker-opts.sh"
     path.write_bytes(make(tmp_path, path.name, "flannel", "0.26.7", "amd64").path.read_bytes())
-    binaries.install(fleet)
+    flannels(fleet)
     ctime, sha256 = fleet.sums["node1", str(path)]
     assert sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     fleet.sums["node1", str(path)] = ctime, "seen"
@@ -218,7 +232,8 @@ def test_what_a_plan_has_put_is_summed_when_it_changed(
         prerequisite("root, to whom the binaries belong")
     assert fetched == []
     machine(fleet, "x86_64")
-    asyncio.run(binaries.install(fleet).apply(True))  # noqa: FBT003 - the notebooks' parameter
+    for plan in (binaries.install(fleet), flannels(fleet)):
+        asyncio.run(plan.apply(True))  # noqa: FBT003 - the notebooks' parameter
     for name in ("sha256sum", "openssl"):
         local(fleet)["node1"].shim(name, f'echo "$@" >>{tmp_path}/summed; exec {shutil.which(name)} "$@"')
     rows = show.rows(binaries.versions(fleet))
@@ -276,12 +291,12 @@ def test_a_plan_is_read_in_one_round_trip(fleet: Fleet, fetched: list[tuple[str,
 
 
 def test_a_node_gets_what_its_roles_need(fetched: list[tuple[str, str, str]], tmp_path: Path) -> None:
-    """Etcd's files on etcd nodes, flannel's on flannel nodes; each release is asked for once."""
+    """Etcd's files on etcd nodes, flannel's on flannel nodes; each release is asked for once by a plan."""
     nodes = [{**NODES[0], "roles": ["etcd"]}, {**NODES[1], "roles": ["flannel"]}, NODES[2]]
     fleet = fleet_of(cluster_of(nodes=nodes), tmp_path)
     machine(fleet, "x86_64")
     named: dict[str, set[str]] = {}
-    for change in binaries.install(fleet).changes:
+    for change in [*binaries.install(fleet).changes, *flannels(fleet).changes]:
         named.setdefault(change.node, set()).add(change.resource.rsplit("/", 1)[-1])
     etcd, flannel = set(FILES["etcd"]), set(FILES["flannel"])
     assert {node: names - {""} for node, names in named.items()} == {
@@ -289,4 +304,4 @@ def test_a_node_gets_what_its_roles_need(fetched: list[tuple[str, str, str]], tm
         "node2": flannel,
         "node3": etcd | flannel,
     }
-    assert len(fetched) == 2
+    assert [product for product, _, _ in fetched] == ["etcd", "flannel", "flannel"]

@@ -29,11 +29,12 @@ def notebook(*sources: str) -> Any:  # noqa: ANN401 - nbformat has no types
     return v4.new_notebook(cells=cells, metadata={"papermill": {}})
 
 
-def executed(nb: Any, kernels: Kernels, folder: Path, *following: str) -> Any:  # noqa: ANN401 - as above
+def executed(nb: Any, kernels: Kernels, folder: Path, *following: str, parameters: int = 0) -> Any:  # noqa: ANN401 - as above
     saves = Behind(Redactor(()))
     path = str(folder / "out.ipynb")
+    first = engine.FirstCells(following, parameters)
     return engine.Engine.execute_notebook(
-        nb, "", path, kernels=kernels, saves=saves, execution_timeout=_TIMEOUT_S, following=lambda: following
+        nb, "", path, kernels=kernels, saves=saves, execution_timeout=_TIMEOUT_S, following=lambda: first
     )
 
 
@@ -97,10 +98,27 @@ def test_a_notebooks_first_cells_begin_when_the_one_before_has_gone_well(tmp_pat
     assert first.cells[-1].metadata.papermill.end_time == first.metadata.papermill.end_time < began[0] == began[1]
 
 
+def test_the_next_kernel_takes_its_parameters_while_a_notebook_works(tmp_path: Path) -> None:
+    """They change nothing; the notebook's time begins with the cell after them, whose turn comes when all went well."""
+    sources = "n = 1; open('set', 'w')", "n += 1; open('began', 'w')"
+    wait = "import pathlib, time\nwhile not pathlib.Path('set').exists(): time.sleep(0.01)\ntime.sleep(0.3)"
+    look = "assert not pathlib.Path('began').exists()"
+    with Kernels(2, tmp_path) as made:
+        first = executed(notebook(wait, look), made, tmp_path, *sources, parameters=1)
+        second = notebook(*sources, "n")
+        second.cells[0].metadata.tags = ["parameters"]
+        nb = executed(second, made, tmp_path)
+    assert not first.metadata.papermill.get("exception")
+    assert [cell.execution_count for cell in nb.cells] == [1, 2, 3]
+    assert nb.cells[2].outputs[-1].data["text/plain"] == "2"
+    assert nb.cells[0].metadata.papermill.end_time < first.metadata.papermill.end_time
+    assert first.metadata.papermill.end_time < nb.metadata.papermill.start_time
+
+
 def test_after_a_notebook_that_fails_the_next_one_does_not_begin(tmp_path: Path) -> None:
     """Nor one that can't be read: of that its own turn tells."""
 
-    def unreadable() -> list[str]:
+    def unreadable() -> engine.FirstCells:
         raise OSError("no such notebook")
 
     with Kernels(2, tmp_path) as made:
@@ -125,8 +143,9 @@ def test_the_first_cells_are_those_that_papermill_sends(tmp_path: Path) -> None:
     nbformat.write(nb, tmp_path / "a.ipynb")
     engine.register()
     first = engine.first_cells(tmp_path / "a.ipynb", {"approve": True})
-    assert (first[0], first[2:]) == ("approve = False", ["plan = 1"])
-    assert "approve = True" in first[1]
+    assert (first.sources[0], first.sources[2:]) == ("approve = False", ["plan = 1"])
+    assert "approve = True" in first.sources[1]
+    assert first.parameters == 2
 
 
 def test_another_cell_than_was_sent_is_not_taken_for_it(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from local_node import NODES, cluster_of, fleet_of
 
-from runbook import errors, etcd, params, show, versions
+from runbook import errors, etcd, etcd_quorum, params, show, versions
 from runbook.resources import Change
 
 if TYPE_CHECKING:
@@ -162,12 +162,12 @@ def test_a_quorum_is_kept(
     """node1 may be stopped only while the others are a majority of all; a single member always."""
     nodes = [{"name": f"node{n}", "host": f"198.18.0.{10 + n}"} for n in range(1, size + 1)]
     fleet = fleet_of(cluster_of(nodes=nodes), tmp_path)
-    monkeypatch.setattr(etcd, "endpoints", lambda one: endpoints_of(one, {f"node{n}" for n in healthy}))
+    monkeypatch.setattr(etcd_quorum, "endpoints", lambda one: endpoints_of(one, {f"node{n}" for n in healthy}))
     if allowed:
-        etcd._may_stop(fleet, fleet.cluster.nodes[0])
+        etcd_quorum.may_stop(fleet, fleet.cluster.nodes[0])
     else:
         with pytest.raises(errors.PlanRefused, match=f"a quorum needs {size // 2 + 1}"):
-            etcd._may_stop(fleet, fleet.cluster.nodes[0])
+            etcd_quorum.may_stop(fleet, fleet.cluster.nodes[0])
 
 
 @pytest.mark.parametrize(
@@ -192,9 +192,9 @@ def test_a_plan_that_would_take_the_quorum_away_is_refused(
 ) -> None:
     """Members that don't answer and are not started first count as down: the restarts that need them are refused."""
     fleet = fleet_of(cluster_of(), tmp_path)
-    monkeypatch.setattr(etcd, "endpoints", lambda one: endpoints_of(one, {f"node{n}" for n in healthy}))
+    monkeypatch.setattr(etcd_quorum, "endpoints", lambda one: endpoints_of(one, {f"node{n}" for n in healthy}))
     changes = [Change("etcd.service", action, "why", node=f"node{n}") for n, action in actions.items()]
-    judged = etcd._with_a_quorum(fleet, changes)
+    judged = etcd_quorum.with_a_quorum(fleet, changes)
     assert [(one.node, one.action) for one in judged] == [(one.node, one.action) for one in changes]
     assert {int(one.node[-1]) for one in judged if one.refusal} == refused
     assert all("a quorum needs 2" in one.refusal for one in judged if one.refusal)
@@ -205,9 +205,9 @@ def test_a_member_that_does_not_come_back(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "etcdctl").write_text("#!/bin/sh\necho 'unhealthy: took too long' >&2; exit 1\n")
     (tmp_path / "etcdctl").chmod(0o755)
     fleet = fleet_of(cluster_of().model_copy(update={"bin_dir": str(tmp_path)}), tmp_path)
-    monkeypatch.setattr(etcd, "_HEALTH_TIMEOUT_S", 0)
+    monkeypatch.setattr(etcd_quorum, "_HEALTH_TIMEOUT_S", 0)
     with pytest.raises(errors.CommandFailed, match="took too long"):
-        etcd._wait_healthy(fleet, fleet.cluster.nodes[0])
+        etcd_quorum.wait_healthy(fleet, fleet.cluster.nodes[0])
 
 
 def test_params_of_the_tutorial_give_its_command_line() -> None:

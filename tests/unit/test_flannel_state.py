@@ -21,7 +21,7 @@ from runbook.transport import answers
 if TYPE_CHECKING:
     from runbook.fleet import Fleet
     from runbook.params import Cluster
-    from runbook.ssh import Completed
+    from runbook.transport.completed import Completed
 
 HERE = Path(__file__).parent / "test_flannel_state"
 KERNELS = {name: flannel_state.parse_kernel((HERE / f"{name}.txt").read_text()) for name in ("node1", "node2")}

@@ -27,6 +27,23 @@ def test_steps_are_kept_in_order() -> None:
     assert 0 < first.at <= second.at
 
 
+def test_what_is_a_part_of_something_is_noted_as_that(tmp_path: Path) -> None:
+    """A part's steps and pulses name it, in the same journal and file; a step that is no part has no word of it."""
+    path = tmp_path / "journal.jsonl"
+    journal = Journal(str(path))
+    heard: list[Step | Pulse] = []
+    journal.listen(heard.append)
+    part = journal.of("flannel binaries")
+    part.note("node1", "received")
+    part.tell(Pulse("node1", sent_bytes=1))
+    journal.note("node1", "connect")
+    assert [step.part for step in journal.steps] == ["flannel binaries", ""]
+    assert [one.part for one in heard] == ["flannel binaries", "flannel binaries", ""]
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line.get("part") for line in lines] == ["flannel binaries", None]
+    assert [Step(**line) for line in lines] == journal.steps
+
+
 def test_each_step_is_in_the_file_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the environment names a file, each step is a JSON object on a line of its own, after what was there."""
     path = tmp_path / "journal.jsonl"

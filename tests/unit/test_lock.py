@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from runbook.ssh import Completed
+    from runbook.transport.completed import Completed
 
 NODES = ("node1", "node2", "node3")
 FOLDER = "runbook"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from local_node import LocalConnection, cluster_of
 
 from runbook import errors, lock_script
-from runbook.ssh import Completed
+from runbook.transport.completed import Completed
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -50,6 +50,10 @@ def test_other_errors_are_a_failure(name: str) -> None:
     assert pipeline.exit_status(name) == 1
 
 
+NO_BROKER = broker.Broker(subprocess.Popen.__new__(subprocess.Popen), "/nonexistent/broker")
+"""Nobody answers there."""
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A new record's folder."""
@@ -61,7 +65,7 @@ def folder(tmp_path: Path) -> Path:
 def no_ssh(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stands in for the lock on the nodes, and for the connections to them."""
     monkeypatch.setattr(pipeline, "_locked", lambda *_: contextlib.nullcontext())
-    monkeypatch.setattr(broker, "serving", lambda _cluster: contextlib.nullcontext())
+    monkeypatch.setattr(broker, "serving", lambda _cluster: contextlib.nullcontext(NO_BROKER))
 
 
 def run(

@@ -78,6 +78,25 @@ def test_bytes_have_a_bar(heard: tuple[Journal, Progress]) -> None:
     assert "1,557 bytes sent" in html
 
 
+def test_what_goes_on_beside_has_a_line_of_its_own(heard: tuple[Journal, Progress], clock: Clock) -> None:
+    """A part's steps and bytes don't touch the line of the node's start, which still waits."""
+    journal, progress = heard
+    journal.note("node1", "start etcd.service", "started")
+    journal.tell(Pulse("node1", limit_s=120))
+    part = journal.of("flannel binaries")
+    part.note("node1", "apply", "started")
+    clock.now += 2
+    part.tell(Pulse("node1", sent_bytes=6_000_000, total_bytes=12_000_000))
+    assert progress.as_text().splitlines() == [
+        "node1  running  start etcd.service  waits 2 s of at most 120 s  2 s",
+        "node1: flannel binaries  running  apply  6.0 of 12.0 MB sent  2 s",
+    ]
+    part.note("node1", "apply", "done")
+    journal.note("node1", "start etcd.service", "failed", "not ready")
+    assert [line.split("  ")[1] for line in progress.as_text().splitlines()] == ["failed", "done"]
+    assert "node1: flannel binaries" in progress.as_html()
+
+
 def test_a_start_has_a_bar_by_its_deadline(heard: tuple[Journal, Progress], clock: Clock) -> None:
     """A unit that starts shows how long it has waited of what it may, and what it says; once it runs both are gone."""
     journal, progress = heard

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from runbook.ssh import Completed
+    from runbook.transport.completed import Completed
 
 CLUSTER = cluster_of()
 

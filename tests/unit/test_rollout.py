@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from runbook.fleet import Fleet
     from runbook.plans.apply import Result
-    from runbook.ssh import Completed
+    from runbook.transport.completed import Completed
 
 
 @pytest.fixture

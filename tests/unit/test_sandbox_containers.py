@@ -5,8 +5,12 @@ import subprocess
 import sys
 import uuid
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from runbook.sandbox import containers
+
+if TYPE_CHECKING:
+    import pytest
 
 _MINE = str(uuid.uuid4())
 
@@ -36,6 +40,27 @@ def test_a_process_about_to_become_nspawn_is_found_and_killed() -> None:
         assert found["another"] == containers.Processes()
         containers.power_off(_MINE)
         assert process.wait() == -9
+
+
+def test_a_process_that_hands_over_while_processes_are_listed_is_killed_with_its_child(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What setsid does in an up that was killed: its child is younger than the list, itself is gone when read."""
+    script = "read line; setsid --fork sh -c 'exec 0<&- 1>&-; while sleep 0.1; do :; done' sh --uuid=$1"
+    read_mark = containers._mark
+    with subprocess.Popen(
+        ["sh", "-c", script, "sh", _MINE, f"--uuid={_MINE}"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+    ) as process:
+
+        def handed_over(pid: int) -> tuple[str, str] | None:
+            if process.poll() is None:
+                process.communicate(b"\n")
+            return read_mark(pid)
+
+        monkeypatch.setattr(containers, "_mark", handed_over)
+        containers.power_off(_MINE)
+    assert process.returncode == 0
+    assert containers.find([_MINE])[_MINE] == containers.Processes()
 
 
 def test_uptime_counts_from_the_start_of_the_process() -> None:

@@ -31,6 +31,10 @@ def asked(server: StandInSshd, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return numbers
 
 
+def nothing() -> None:
+    """What begins with a script that has a channel of its own."""
+
+
 @pytest.fixture
 def connection(server: StandInSshd) -> Iterator[SshConnection]:
     """A node."""
@@ -44,7 +48,7 @@ def test_a_channel_waits_for_each_script(asked: list[int], connection: SshConnec
     connection.open()
     for number in range(1, 4):
         until(lambda number=number: len(asked) >= number)
-        assert connection.run("echo in", what="echo").text == "in\n"
+        assert connection.run("echo in", what="echo", begin=nothing).text == "in\n"
     until(lambda: len(asked) >= 4)
     assert len(asked) == 4
 
@@ -59,13 +63,13 @@ def test_one_that_the_server_closed_is_not_used(
     assert waiting is not None
     waiting.close()
     until(lambda: not len(server.transports[0]._channels))
-    assert connection.run("echo in", what="echo").text == "in\n"
+    assert connection.run("echo in", what="echo", begin=nothing).text == "in\n"
 
 
 def test_a_server_that_opens_one_at_a_time_is_enough(
     server: StandInSshd, monkeypatch: pytest.MonkeyPatch, connection: SshConnection
 ) -> None:
-    """Sshd with `MaxSessions 1` refuses the one ahead while a script runs."""
+    """Sshd with `MaxSessions 1` refuses the one ahead while a script runs, and any while a shell waits for looks."""
     refused = threading.Event()
 
     def request(_kind: str, _chanid: int) -> int:
@@ -75,17 +79,17 @@ def test_a_server_that_opens_one_at_a_time_is_enough(
         return int(paramiko.OPEN_SUCCEEDED)  # type: ignore[attr-defined]
 
     monkeypatch.setattr(server, "check_channel_request", request)
-    for _ in range(3):
-        assert connection.run("sleep 0.1; echo in", what="echo").text == "in\n"
+    for begin in (nothing, None, nothing, None):
+        assert connection.run("sleep 0.1; echo in", what="echo", begin=begin).text == "in\n"
     assert refused.is_set()
 
 
-@pytest.mark.parametrize(("name", "value"), [("_opening", threading.Semaphore(0)), ("_MANY_THREADS", 0)])
+@pytest.mark.parametrize(("name", "value"), [("_opening", threading.Semaphore(0)), ("MANY_THREADS", 0)])
 def test_where_many_are_at_work_a_script_opens_its_own(
     asked: list[int], monkeypatch: pytest.MonkeyPatch, connection: SshConnection, name: str, value: object
 ) -> None:
     """All turns to open one ahead are taken, or there are hundreds of connections: none is opened ahead."""
     monkeypatch.setattr(sessions, name, value)
     for _ in range(2):
-        assert connection.run("echo in", what="echo").text == "in\n"
+        assert connection.run("echo in", what="echo", begin=nothing).text == "in\n"
     assert len(asked) == 2

@@ -17,9 +17,10 @@ from ssh_server import NODE, StandInSshd
 from runbook import errors
 from runbook.params import Cluster
 from runbook.plain_text import clean, printable
-from runbook.ssh import Completed, Connection, SshConnection
+from runbook.ssh import Connection, SshConnection
 from runbook.transport import broker, brokered
 from runbook.transport.channel import Lines
+from runbook.transport.completed import Completed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -211,8 +212,8 @@ def test_a_deadline_ends_the_wait(connection: Connection, script: str) -> None:
 
 
 def test_the_node_itself_ends_a_script_that_is_late(server: StandInSshd, connection: Connection) -> None:
-    """The command line has a deadline of its own, a little later than ours: nothing runs on after a lost connection."""
-    connection.run("true", what="try", timeout_s=60)
+    """What may change a node has a deadline in its command line, a little later than ours: nothing runs on."""
+    connection.run("true", what="try", timeout_s=60, begin=lambda: None)
     assert " timeout -k 5 65 sh" in server.commands[-1]
 
 

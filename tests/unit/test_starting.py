@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from local_node import cluster_of, fleet_of, local
 
-from runbook import etcd
+from runbook import etcd_quorum
 from runbook.journal import Pulse, Step
 from runbook.plans import starting
 from runbook.plans.rollout import Stop
@@ -310,7 +310,7 @@ def test_the_first_member_is_the_one_that_etcd_asks_first(tmp_path: Path) -> Non
     nodes = [{"name": f"node{n}", "host": f"198.18.0.{n}"} for n in (9, 10, 100)]
     wal = tmp_path / "a wal"
     cluster = cluster_of(nodes=nodes, etcd={"data_dir": "/data/etcd", "wal_dir": "/data/wal"})
-    ahead = etcd._first_member(cluster)
+    ahead = etcd_quorum.first_member(cluster)
     assert [node.name for node in sorted(cluster.nodes, key=ahead.rank)] == ["node100", "node10", "node9"]
     begun = ahead.begun.replace("/data/wal", f"'{wal}'")
     wal.mkdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -114,6 +115,22 @@ def test_steps_of_several_nodes_don_t_mix() -> None:
     """The same step on two nodes at once has two lengths."""
     steps = [step(1, "n", "x", "started"), step(2, "m", "x", "started"), step(3, "n", "x"), step(7, "m", "x")]
     assert told(steps, [phase(0, 0, 9.0)])[1:] == [(0, "n", "x", 1, 3), (0, "m", "x", 2, 7)]
+
+
+def test_parts_that_go_on_beside_each_other_don_t_mix() -> None:
+    """What is made while a unit starts has its own times, from its own beginning."""
+    steps = [
+        step(1, "n", "start x", "started"),
+        dataclasses.replace(step(2, "n", "apply", "started"), part="files"),
+        step(3, "n", "start x"),
+        dataclasses.replace(step(4, "n", "create /a"), part="files"),
+        dataclasses.replace(step(5, "n", "apply"), part="files"),
+    ]
+    assert told(steps, [phase(0, 0, 9.0)])[1:] == [
+        (0, "n", "start x", 1, 3),
+        (0, "n", "create /a", 2, 4),
+        (0, "n", "apply", 2, 5),
+    ]
 
 
 def test_the_plan_of_an_apply_is_no_part_of_its_name() -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -523,6 +524,35 @@ def test_a_stepped_record_may_have_run_cells_again(tmp_path: Path) -> None:
     edit(folder / UNITS, stepped(2, 9, 5))
     reseal(folder)
     assert list(failing(folder)) == ["order"]
+
+
+def began_beside(told: dict[str, Any]) -> None:
+    """The first cell runs while the notebook before still works: it ends ten seconds later."""
+    one = cell(told, 1)["metadata"]["papermill"]
+    for key in ("start_time", "end_time"):
+        one[key] = (datetime.fromisoformat(one[key]) - timedelta(seconds=9.5)).isoformat()
+
+
+def test_parameters_may_be_set_while_the_notebook_before_works(tmp_path: Path) -> None:
+    """They change nothing; any other cell that did so is named."""
+    folder = small_records.make(tmp_path)
+    edit(folder / START, began_beside)
+    evidence.close(folder)
+    assert f"{START} ran before {UNITS} had ended" in failing(folder)["order"]
+    for tag in ("parameters", "injected-parameters"):
+        edit(folder / START, lambda told, tag=tag: cell(told, 1)["metadata"].update(tags=[tag]))  # type: ignore[misc]
+        reseal(folder)
+        assert failing(folder) == {}
+
+
+def test_a_cell_tagged_as_parameters_below_others_is_no_exception(tmp_path: Path) -> None:
+    """Only the parameters that a notebook begins with are set ahead; tags that are no list are none."""
+    folder = small_records.make(tmp_path)
+    edit(folder / START, began_beside)
+    edit(folder / START, lambda told: cell(told, 2)["metadata"].update(tags=["parameters"]))
+    edit(folder / START, lambda told: cell(told, 1)["metadata"].update(tags="parameters"))
+    evidence.close(folder)
+    assert f"{START} ran before {UNITS} had ended" in failing(folder)["order"]
 
 
 # ---- hostile records
