@@ -63,6 +63,9 @@ def test_when_a_notebook_began(tmp_path: Path) -> None:
         one.metadata["papermill"]["start_time"] = at
     assert record.read(saved(tmp_path, *cells)).began == datetime(2026, 11, 23, 5, 30, 1, 250_000, UTC)
     assert record.read(saved(tmp_path, cell(1))).began is None
+    cells[2].metadata["tags"] = ["injected-parameters"]
+    ahead = record.read(saved(tmp_path, cells[2], *cells[:2]))
+    assert ahead.began == datetime(2026, 11, 23, 5, 30, 2, 500_000, UTC), "parameters are set while another works"
 
 
 def test_a_notebook_that_failed(tmp_path: Path) -> None:
