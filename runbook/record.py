@@ -107,7 +107,7 @@ def read(path: Path) -> Executed:
 def _began(cells: list[Any]) -> datetime | None:
     """When the first cell after the parameters began; those may be set while the phase before still works."""
     times: list[datetime] = []
-    for cell in itertools.dropwhile(lambda cell: execution.sets_parameters(cell.metadata), cells):
+    for cell in itertools.dropwhile(lambda cell: notebook_file.sets_parameters(cell.metadata), cells):
         with contextlib.suppress(ValueError):  # a notebook may come from anyone
             times += execution.times(cell.get("metadata"))
     return min(times, default=None)

@@ -15,6 +15,7 @@ from papermill.log import logger
 from papermill.parameterize import parameterize_notebook
 
 from runbook import pipeline
+from runbook.records.notebook_file import PARAMETERS, sets_parameters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from runbook.jupyter.kernels import Kernels
     from runbook.records.saving import Behind
 
-#: Tags of the cells that hold parameters and do nothing.
-_PARAMETERS = {"parameters", "injected-parameters"}
 #: A cell with such a call may change nodes; it begins when all before it is on the disk.
 _CHANGES = ".apply("
 #: When a cell began and ended, as nbclient notes it from the kernel's messages.
@@ -71,7 +70,7 @@ class _Saves(NotebookExecutionManager):  # type: ignore[misc]  # papermill has n
 
     def cell_start(self, cell: Any, cell_index: int | None = None, **told: Any) -> None:  # noqa: ANN401 - as above
         """Note that a cell begins; what it may change is changed after that is on the disk."""
-        self._due = cell.cell_type == "code" and not _PARAMETERS & set(cell.metadata.get("tags", ()))
+        self._due = cell.cell_type == "code" and not sets_parameters(cell.metadata)
         try:
             super().cell_start(cell, cell_index, **told)
         finally:
@@ -100,7 +99,7 @@ class _Saves(NotebookExecutionManager):  # type: ignore[misc]  # papermill has n
             "duration": (ended - began).total_seconds(),
         }
         # A first cell that was sent before this side began; parameters are set while the notebook before still works.
-        if began < self.start_time and not _is_parameters(cell):
+        if began < self.start_time and not sets_parameters(cell.metadata):
             self.start_time = began
             self.nb.metadata.papermill["start_time"] = began.isoformat()
         self._ended = ended
@@ -146,7 +145,7 @@ def _following(nb: Any, index: int) -> Iterator[str]:  # noqa: ANN401 - as above
     for cell in nb.cells[index + 1 :]:
         if cell.cell_type != "code" or not cell.source.strip():
             continue
-        if _CHANGES in cell.source or set(cell.metadata.get("tags", ())) - _PARAMETERS:
+        if _CHANGES in cell.source or set(cell.metadata.get("tags", ())).difference(PARAMETERS):
             return
         yield cell.source
 
@@ -156,11 +155,7 @@ def first_cells(notebook: Path, parameters: Mapping[str, object]) -> FirstCells:
     nb = parameterize_notebook(load_notebook_node(str(notebook)), dict(parameters), engine_name=pipeline.ENGINE)
     cells = list(_following(nb, -1))
     code = (cell for cell in nb.cells if cell.cell_type == "code" and cell.source.strip())
-    return FirstCells(cells, sum(1 for _ in itertools.takewhile(_is_parameters, code)))
-
-
-def _is_parameters(cell: Any) -> bool:  # noqa: ANN401 - as above
-    return bool(_PARAMETERS & set(cell.metadata.get("tags", ())))
+    return FirstCells(cells, sum(1 for _ in itertools.takewhile(lambda cell: sets_parameters(cell.metadata), code)))
 
 
 class Engine(NBClientEngine):  # type: ignore[misc]  # as above

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import dropwhile, pairwise
 from typing import TYPE_CHECKING, Any, Final
 
-from runbook.records import chain, sumfile
+from runbook.records import chain, notebook_file, sumfile
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -124,14 +124,8 @@ def _cell(place: int, cell: dict[str, Any]) -> Cell:
         failed=bool(errors) or told.get("status") == "failed" or told.get("exception") is True,
         status=str(told.get("status") or ""),
         times=times(metadata),
-        parameters=sets_parameters(metadata),
+        parameters=notebook_file.sets_parameters(metadata),
     )
-
-
-def sets_parameters(metadata: object) -> bool:
-    """Whether a cell has one of papermill's tags for cells of parameters: the notebook's own, or the run's."""
-    tags = _dict(metadata).get("tags")
-    return isinstance(tags, list) and any(tag in tags for tag in ("parameters", "injected-parameters"))
 
 
 def times(metadata: object) -> tuple[datetime, ...]:

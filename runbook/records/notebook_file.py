@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 _TRANSIENT = ("orig_nbformat", "orig_nbformat_minor", "signature")
 #: What else than text is told line by line.
 _IN_LINES = ("application/javascript", "image/svg+xml")
+#: papermill's tags of the cells that hold parameters and do nothing: the notebook's own, and the run's.
+PARAMETERS = ("parameters", "injected-parameters")
 
 
 class Node(dict[str, Any]):
@@ -51,6 +53,12 @@ def reads(text: str) -> Node:
             if isinstance(holder[name], list):
                 holder[name] = "".join(holder[name])
     return notebook
+
+
+def sets_parameters(metadata: object) -> bool:
+    """Whether a cell's metadata have one of the tags of PARAMETERS; they may hold anything."""
+    tags = metadata.get("tags") if isinstance(metadata, dict) else None
+    return isinstance(tags, list) and any(tag in tags for tag in PARAMETERS)
 
 
 def writes(notebook: Mapping[str, Any]) -> str:
