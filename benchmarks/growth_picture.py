@@ -57,7 +57,6 @@ def _panel(rows: Sequence[dict[str, Any]], lines: Sequence[tuple[str, str, str]]
             f'<text class="quiet" x="{x:.1f}" y="{_TOP + _PLOT + 18}" text-anchor="middle">{row["nodes"]:,}</text>'
         )
     for number, (key, label, kind) in enumerate(lines):
-        below = 18 if kind == "b" else -8  # so that labels of lines that lie close do not meet
         points = [place(row["nodes"], row[key]) for row in rows]
         parts.append(
             f'<polyline class="{kind}" style="fill:none" points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in points)}"/>'
@@ -65,6 +64,7 @@ def _panel(rows: Sequence[dict[str, Any]], lines: Sequence[tuple[str, str, str]]
         for (x, y), row in zip(points, rows, strict=True):
             parts.append(f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="3.5"/>')
             anchor = "start" if row is rows[0] else "end" if row is rows[-1] else "middle"
+            below = 18 if row[key] == min(row[one] for one, _, _ in lines) else -8  # labels of close lines do not meet
             shown = f"{row[key]:.0f}" if row[key] >= 10 else f"{row[key]:.2g}"
             parts.append(f'<text class="quiet" x="{x:.1f}" y="{y + below:.1f}" text-anchor="{anchor}">{shown}</text>')
         x = left + 105 * number
