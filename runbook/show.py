@@ -46,6 +46,7 @@ CHIPS = {
     "none": ("=", "#424a53", "#eaeef2"),
     "done": ("✓", "#116329", "#dafbe1"),
     "ok": ("✓", "#116329", "#dafbe1"),
+    "note": ("i", "#0a3069", "#ddf4ff"),
     "warning": ("!", "#6b4e00", "#fff8c5"),
     "failed": ("✗", "#a40e26", "#ffebe9"),
     "not done": ("✗", "#a40e26", "#ffebe9"),

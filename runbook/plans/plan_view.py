@@ -55,8 +55,10 @@ def _restarts(changes: Sequence[Change]) -> str:
 def html_of(plan: Plan) -> str:
     """The plan's table as HTML, the diff of each changed file folded under its row, the notes below."""
     if plan.empty:
-        return f"<p>{show.chip('none')} {html.escape(clean(plan.headline))}</p>" + show.notes_html(plan.notes)
-    return show.table_html(plan.table(), below=[diff(change) for change in plan.changes]) + show.notes_html(plan.notes)
+        shown = f"<p>{show.chip('none')} {html.escape(clean(plan.headline))}</p>"
+    else:
+        shown = show.table_html(plan.table(), below=[diff(change) for change in plan.changes])
+    return shown + show.notes_html(plan.notes, "note")
 
 
 def diff(change: Change) -> str:

@@ -327,6 +327,13 @@ def test_an_empty_plan_says_so() -> None:
     assert "nothing to change" in one._repr_html_()
 
 
+@pytest.mark.parametrize("changes", [[], [Change("/etc/x", "create", "missing", node="node1")]])
+def test_a_note_is_no_warning(changes: list[Change]) -> None:
+    """Where binaries come from, or that members restart one by one, stands beside a plan as a note."""
+    one = Plan("etcd units", NO_NODES, lambda: (changes, ["a note"], 12))
+    assert f"{show.chip('note')} a note" in one._repr_html_()
+
+
 def test_a_headline_counts() -> None:
     """The headline says how many changes of which kind on how many nodes, and the plan's id."""
     one = plan_of(
